@@ -1,0 +1,1 @@
+"""The browser client, as files that the server hands out."""

@@ -1,0 +1,1 @@
+"""interview-presence: the Starlette server for live presence and admission."""

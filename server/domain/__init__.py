@@ -1,0 +1,1 @@
+"""Pure domain: words, states, messages and rules; no asyncio, no input or output."""

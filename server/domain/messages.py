@@ -1,0 +1,164 @@
+"""The messages of the WebSocket protocol `presence.v1`, as types that validate them, and its close codes."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Annotated
+
+import msgspec
+
+from server.domain.interview import Interview
+from server.domain.pool import Capacity
+from server.domain.session import Page
+
+SUBPROTOCOL = "presence.v1"
+MAX_MESSAGE_BYTES = 4096
+HELLO_WITHIN_S = 5.0
+
+TabId = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+Attempt = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+Token = Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
+
+
+class Close(IntEnum):
+    """Close codes. 4000-4099: come back; all others here: stay away."""
+
+    BINARY = 1003
+    TOO_LARGE = 1009
+    INTERNAL = 1011
+    SUPERSEDED = 4000
+    TOO_SLOW = 4008
+    TOO_MANY_MESSAGES = 4029
+    TOO_MANY_CONNECTIONS = 4030
+    REDIS_AWAY = 4031
+    BAD_MESSAGE = 4400
+    BAD_TOKEN = 4401
+    NO_HELLO = 4408
+    TAKEN_OVER = 4409
+    ENDED = 4410
+    NO_PROTOCOL = 4426
+
+    @property
+    def comes_back(self) -> bool:
+        """Whether a client that is closed with this code connects again by itself."""
+        return 4000 <= self.value < 4100  # noqa: PLR2004 - the range is the protocol's
+
+
+# A drained client and one whose attempt was superseded are told the same: come back.
+DRAIN = Close.SUPERSEDED
+
+
+class _FromBrowser(msgspec.Struct, frozen=True, tag_field="type"):
+    """A message from the browser. Unknown fields are ignored, so that old servers take newer clients."""
+
+
+class Hello(_FromBrowser, tag="hello"):
+    """The first message, within 5 s. `attempt` rises with each connection that a tab makes."""
+
+    token: Token
+    tab: TabId | None = None
+    attempt: Attempt = 0
+    page: Page | None = None
+    visible: bool | None = None
+
+
+class Heartbeat(_FromBrowser, tag="heartbeat"):
+    """A sign of life of the page's script, answered by `ack` with the same `seq`."""
+
+    seq: Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+    visible: bool | None = None
+
+
+class PageChanged(_FromBrowser, tag="page"):
+    """The participant is on another page."""
+
+    page: Page
+
+
+class Visible(_FromBrowser, tag="visible"):
+    """The page was shown or hidden."""
+
+    visible: bool
+
+
+class Enter(_FromBrowser, tag="enter"):
+    """Claim a permit or a place in the line."""
+
+    takeover: bool = False
+
+
+class Accept(_FromBrowser, tag="accept"):
+    """Accept the offered permit."""
+
+
+class Leave(_FromBrowser, tag="leave"):
+    """Give back the permit, or leave the line."""
+
+
+class Complete(_FromBrowser, tag="complete"):
+    """The interview is finished: the session ends as completed."""
+
+
+class Watch(_FromBrowser, tag="watch"):
+    """Send `capacity` whenever it changes."""
+
+
+class Unwatch(_FromBrowser, tag="unwatch"):
+    """Send no more `capacity`."""
+
+
+FromBrowser = Hello | Heartbeat | PageChanged | Visible | Enter | Accept | Leave | Complete | Watch | Unwatch
+
+
+class _ToBrowser(msgspec.Struct, frozen=True, tag_field="type"):
+    """A message to the browser."""
+
+
+class Welcome(_ToBrowser, tag="welcome"):
+    """The answer to `hello`. `resumed`: the session had been connected before."""
+
+    session_id: str
+    connection_id: str
+    resumed: bool
+    heartbeat_s: float
+    interview: Interview
+    capacity: Capacity
+
+
+class Ack(_ToBrowser, tag="ack"):
+    """The answer to the heartbeat of the same `seq`."""
+
+    seq: int
+
+
+class TokenMessage(_ToBrowser, tag="token"):
+    """A newer token: on grant, on joining the line, and before the old one expires."""
+
+    token: str
+
+
+class Drain(_ToBrowser, tag="drain"):
+    """This node stops: connect anew after so many ms, then close this socket."""
+
+    reconnect_in_ms: int
+
+
+class ErrorMessage(_ToBrowser, tag="error", omit_defaults=True):
+    """Something went wrong; a close may follow. `code` is for programs, `message` for people."""
+
+    code: str
+    message: str
+    retry_in_ms: int | None = None
+
+
+ToBrowser = Welcome | Ack | TokenMessage | Drain | ErrorMessage | Interview | Capacity
+
+_encode = msgspec.json.Encoder().encode
+_PREFIX = {Interview: b'{"type":"interview",', Capacity: b'{"type":"capacity",'}
+
+
+def encode(message: ToBrowser) -> str:
+    """The text frame for `message`. The interview and capacity objects, untagged in HTTP, get their `type` here."""
+    body = _encode(message)
+    prefix = _PREFIX.get(type(message))
+    return (body if prefix is None else prefix + body[1:]).decode()

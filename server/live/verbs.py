@@ -1,0 +1,155 @@
+"""What each verb takes and returns: the items and replies of the Lua scripts, one pair a verb."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+
+import msgspec
+
+from server.domain.interview import Admission
+from server.domain.pool import PoolState
+from server.domain.session import ConnectionKind, EndReason, SessionRecord
+
+
+class Item(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One thing to do. Many items of a verb travel in one script call."""
+
+    session_id: str
+
+
+class Open(Item):
+    """Open a session, or resume the user's. `given`: the caller chose the id, and it is not to be replaced."""
+
+    user_id: str
+    given: bool = False
+    language_code: str | None = None
+    current_page: str | None = None
+    metadata: str | None = None
+
+
+class Connect(Item):
+    """A connection of a session: a WebSocket's hello, or the first heartbeat over HTTP.
+
+    `token_expired`: the token was rightly signed but too old; it still reconnects within `resume_s`.
+    """
+
+    node: str
+    kind: ConnectionKind = ConnectionKind.WS
+    tab: str | None = None
+    attempt: int = 0
+    page: str | None = None
+    visible: bool | None = None
+    token_expired: bool = False
+
+
+class Beat(Item):
+    """A heartbeat over HTTP of a connection made before."""
+
+    connection_id: str
+    page: str | None = None
+    visible: bool | None = None
+
+
+class Update(Item):
+    """New values for a session. With a `connection_id` only if that is the current connection."""
+
+    connection_id: str | None = None
+    page: str | None = None
+    visible: bool | None = None
+    metadata: str | None = None
+
+
+class Drop(Item):
+    """A connection was lost. `cause`: `closed`, `timeout`, `bye`, `too_slow`, `replaced`, ..."""
+
+    connection_id: str
+    cause: str
+
+
+class Look(Item):
+    """Read a session. `sign_of_life`: an API key's poll, which counts until the browser has been seen."""
+
+    sign_of_life: bool = False
+
+
+class Claim(Item):
+    """Claim a permit. `wait`: else a place in line will do. `sign_of_life` as in `Look`."""
+
+    wait: bool = True
+    takeover: bool = False
+    sign_of_life: bool = False
+
+
+class Release(Item):
+    """Give back the permit, or leave the line; with a `fence` only that permit."""
+
+    fence: int | None = None
+
+
+class Finish(Item):
+    """End a session."""
+
+    reason: EndReason
+    fence: int | None = None
+
+
+class Ack(Item):
+    """A row that was written, or refused; see `persistence.port.Outcome`."""
+
+    version: int
+    last_seen: int
+    refused_by: int | None = None
+    final: bool = False
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """The session that was opened or resumed."""
+
+    session_id: str
+    resumed: bool
+    record: SessionRecord
+    admission: Admission
+
+
+class Connected(msgspec.Struct, frozen=True):
+    """The new current connection. `resumed`: the session had been connected before."""
+
+    connection_id: str
+    resumed: bool
+    record: SessionRecord
+    admission: Admission
+    state: PoolState
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """A session as it stands. `online`: its deadline lies in the future."""
+
+    record: SessionRecord
+    admission: Admission
+    online: bool
+
+
+class Renewal(IntEnum):
+    """What became of a connection that its node wanted to renew."""
+
+    NO_LONGER_YOURS = 0
+    RENEWED = 1
+    REGISTER_AGAIN = 2
+
+
+class Place(msgspec.Struct, frozen=True):
+    """One session in the snapshot: a holder (with `fence`), or a waiter (with `ticket`)."""
+
+    session_id: str
+    number: int
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """A pool at one moment, from one script: holders with fences, the line in order, the last event's id."""
+
+    state: PoolState
+    last_event_id: str
+    last_seq: int
+    holders: Mapping[str, int]
+    line: list[str]

@@ -1,0 +1,1 @@
+"""This process: its connections, their lives, and the background loops."""

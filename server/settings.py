@@ -1,0 +1,151 @@
+"""Configuration from the environment (CONTRACT 2): typed, cross-checked, every bad value named at once."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from server.domain.pool import PoolConfig
+
+MIN_SECRET_BYTES = 32
+MIN_API_KEY_CHARS = 24
+DEV_SECRET = "development-secret-not-for-production-use"  # noqa: S105 - refused by `presence serve`
+DEV_API_KEY = "development-api-key-not-for-production"
+REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
+DATABASE_SCHEMES = ("postgres", "postgresql")
+
+CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+Secrets = Annotated[tuple[SecretStr, ...], NoDecode]
+Interval = Annotated[float, Field(gt=0, le=86_400)]
+Duration = Annotated[float, Field(ge=0, le=31_536_000)]
+
+
+class SettingsError(Exception):
+    """Bad configuration: `problems` has one sentence a problem."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class Settings(BaseSettings):
+    """All settings, with their defaults. Durations are seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="PRESENCE_", extra="ignore", frozen=True, populate_by_name=True)
+
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        validation_alias=AliasChoices("REDIS_URL", "redis_url"),
+        description="Redis: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://",
+    )
+    database_url: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("DATABASE_URL", "database_url"),
+        description="Postgres or Supabase; without it there is no history",
+    )
+    secret: Secrets = Field((), description="Signs session tokens; several, comma-separated: first signs, all verify")
+    api_key: Secrets = Field((), description="Opens the API to servers and operators; several, comma-separated")
+    host: str | None = Field(None, description="Address to bind; 127.0.0.1, or 0.0.0.0 when $PORT is set")
+    port: int | None = Field(None, ge=0, le=65_535, description="Port to bind; else $PORT, else 8000")
+    public_url: str | None = Field(None, description="How browsers reach this server, e.g. https://presence.example")
+    allowed_origins: CommaSeparated = Field(
+        (), description="Origins that may connect, e.g. https://*.streamlit.app; same host always may; * for all"
+    )
+    trusted_proxies: CommaSeparated = Field((), description="Addresses whose X-Forwarded-For is believed")
+    max_concurrent: int = Field(3, ge=0, le=100_000, description="Limit of a new pool")
+    heartbeat_s: Interval = Field(20, description="Between two heartbeats of a page")
+    online_window_s: Interval = Field(60, description="How long a heartbeat over HTTP counts")
+    alive_ttl_s: Interval = Field(15, description="How long a WebSocket's presence outlives its node")
+    renew_s: Interval = Field(5, description="Between two renewals of a WebSocket's presence")
+    ping_s: Interval = Field(10, description="Between two WebSocket pings")
+    ping_timeout_s: Interval = Field(10, description="How long a pong may take")
+    grace_s: Duration = Field(10, description="From a lost connection until offline")
+    permit_grace_min_s: Duration = Field(20, description="How long an absent holder keeps the permit when others wait")
+    permit_grace_max_s: Duration = Field(60, description="How long an absent holder keeps the permit at most")
+    resume_s: Duration = Field(900, description="How long a session may be away and come back; 0 = never")
+    offer_s: Duration = Field(90, description="How long an offer stands; 0 = grant outright")
+    max_interview_s: Duration = Field(0, description="Longest interview; 0 = no limit")
+    max_line: int = Field(1000, ge=0, le=1_000_000, description="Longest line; 0 = refuse at capacity")
+    permits_per_user: int = Field(1, ge=0, le=1_000_000, description="Permits or places per user; 0 = any number")
+    abandon_after_s: Duration = Field(10_800, description="Offline for so long = abandoned")
+    recovery_s: Duration = Field(5, description="Recovery window after Redis lost its memory")
+    flush_s: Interval = Field(10, description="Between two flushes to Postgres")
+    token_ttl_s: Interval = Field(43_200, description="How long a session token is good")
+    max_connections: int = Field(20_000, ge=1, description="WebSockets per node")
+    connections_per_ip: int = Field(200, ge=1, description="WebSockets per client address")
+    messages_per_s: int = Field(10, ge=1, description="Messages per second and connection")
+    metrics_key: SecretStr | None = Field(None, description="Key for /metrics; unset = open")
+    schema_: str = Field(
+        "public",
+        validation_alias=AliasChoices("PRESENCE_SCHEMA", "schema_"),
+        pattern=r"^[a-z_][a-z0-9_]{0,62}$",
+        description="Postgres schema of the tables",
+    )
+    database_ca: str | None = Field(None, description="File with the CA certificate of the database")
+    retention_days: int = Field(0, ge=0, description="Delete ended sessions after so many days; 0 = keep")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged")
+    log_format: Literal["console", "json"] = Field("console", description="How log lines look")
+
+    @field_validator("secret", "api_key", "allowed_origins", "trusted_proxies", mode="before")
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_scheme(cls, url: str) -> str:
+        if urlsplit(url).scheme not in REDIS_SCHEMES:
+            raise ValueError(f"must start with one of {', '.join(s + '://' for s in REDIS_SCHEMES)}")
+        return url
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_scheme(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and urlsplit(url.get_secret_value()).scheme not in DATABASE_SCHEMES:
+            raise ValueError("must start with postgresql:// or postgres://")
+        return url
+
+    @model_validator(mode="after")
+    def _windows_fit_their_intervals(self) -> Self:
+        for window, interval in (
+            ("alive_ttl_s", "renew_s"),
+            ("online_window_s", "heartbeat_s"),
+        ):
+            least = 2.5 * getattr(self, interval)
+            if getattr(self, window) < least:
+                raise ValueError(
+                    f"PRESENCE_{window.upper()} must be at least 2.5 times PRESENCE_{interval.upper()}: {least:g} would do"
+                )
+        if self.permit_grace_max_s < self.permit_grace_min_s:
+            raise ValueError(
+                "PRESENCE_PERMIT_GRACE_MAX_S must not be under PRESENCE_PERMIT_GRACE_MIN_S: "
+                f"{self.permit_grace_min_s:g} would do"
+            )
+        return self
+
+    def pool_defaults(self) -> PoolConfig:
+        """What a new pool is created with."""
+        return PoolConfig(
+            limit=self.max_concurrent,
+            offer_s=self.offer_s,
+            max_interview_s=self.max_interview_s,
+            max_line=self.max_line,
+            permits_per_user=self.permits_per_user,
+            online_window_s=self.online_window_s,
+            grace_s=self.grace_s,
+            permit_grace_min_s=self.permit_grace_min_s,
+            permit_grace_max_s=self.permit_grace_max_s,
+            resume_s=self.resume_s,
+            abandon_after_s=self.abandon_after_s,
+            recovery_s=self.recovery_s,
+        )
