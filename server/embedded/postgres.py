@@ -48,7 +48,7 @@ DEVELOPMENT_SETTINGS = {
     "max_wal_size": "256MB",
     "log_min_messages": "warning",
 }
-VOLATILE_SETTINGS = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+VOLATILE_SETTINGS = {"fsync": "off", "full_page_writes": "off"}
 
 
 def binaries() -> Path:

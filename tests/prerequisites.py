@@ -1,0 +1,73 @@
+"""What the full suite needs of the machine beyond Python packages; says loudly what is missing.
+
+`python -m tests.prerequisites` lists it. A missing one skips its tests, or fails them with REQUIRE_ALL=1.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+CHROMIUM_PLACES = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
+
+
+@dataclass(frozen=True, slots=True)
+class Prerequisite:
+    """A program, what is not tested without it, and how Debian names its package."""
+
+    program: str
+    tests: str
+    package: str
+
+    def find(self) -> str | None:
+        """Where it is, or None."""
+        if self.program == "chromium":
+            return next((place for place in CHROMIUM_PLACES if Path(place).exists()), None)
+        return shutil.which(self.program)
+
+
+PREREQUISITES = {
+    each.program: each
+    for each in (
+        Prerequisite("chromium", "the demo and the browser client in a real browser", "chromium"),
+        Prerequisite("node", "the browser client's own tests", "nodejs"),
+        Prerequisite("redis-server", "the scripts on Debian's Redis", "redis-server"),
+        Prerequisite("redis-cli", "the redis-cli commands of the documentation", "redis-tools"),
+        Prerequisite("psql", "the psql commands of the documentation", "postgresql-client"),
+    )
+}
+
+
+def all_required() -> bool:
+    """Whether a missing program is a failure."""
+    return os.environ.get("REQUIRE_ALL") == "1"
+
+
+def demand(program: str) -> str:
+    """Path of the program; without it the calling test is skipped, or fails with REQUIRE_ALL=1."""
+    prerequisite = PREREQUISITES[program]
+    path = prerequisite.find()
+    if path is None:
+        sentence = f"{program} is missing (Debian: apt-get install {prerequisite.package})"
+        if all_required():
+            pytest.fail(sentence)
+        pytest.skip(sentence)
+    return path
+
+
+def main() -> int:
+    """Print one loud line for each missing program."""
+    missing = [each for each in PREREQUISITES.values() if each.find() is None]
+    for each in missing:
+        verdict = "REQUIRED, MISSING" if all_required() else "NOT TESTED"
+        print(f"*** {verdict}: {each.tests} (no {each.program}; Debian: apt-get install {each.package})")
+    return 1 if missing and all_required() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
