@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from server.domain.pool import PoolConfig
@@ -16,6 +18,13 @@ DEV_SECRET = "development-secret-not-for-production-use"  # noqa: S105 - refused
 DEV_API_KEY = "development-api-key-not-for-production"
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
 DATABASE_SCHEMES = ("postgres", "postgresql")
+
+# A window must hold so many of its intervals, or one late sign of life would look like a leave.
+WINDOWS = (
+    ("alive_ttl_s", "renew_s", 2.5),
+    ("online_window_s", "heartbeat_s", 2.5),
+    ("permit_grace_max_s", "permit_grace_min_s", 1),
+)
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode]
@@ -34,7 +43,9 @@ class SettingsError(Exception):
 class Settings(BaseSettings):
     """All settings, with their defaults. Durations are seconds."""
 
-    model_config = SettingsConfigDict(env_prefix="PRESENCE_", extra="ignore", frozen=True, populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="PRESENCE_", env_ignore_empty=True, extra="ignore", frozen=True, populate_by_name=True
+    )
 
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0",
@@ -46,13 +57,20 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("DATABASE_URL", "database_url"),
         description="Postgres or Supabase; without it there is no history",
     )
-    secret: Secrets = Field((), description="Signs session tokens; several, comma-separated: first signs, all verify")
-    api_key: Secrets = Field((), description="Opens the API to servers and operators; several, comma-separated")
+    secret: Secrets = Field(
+        (), description="Signs session tokens; several, comma-separated: first signs, all verify"
+    )
+    api_key: Secrets = Field(
+        (), description="Opens the API to servers and operators; several, comma-separated"
+    )
     host: str | None = Field(None, description="Address to bind; 127.0.0.1, or 0.0.0.0 when $PORT is set")
     port: int | None = Field(None, ge=0, le=65_535, description="Port to bind; else $PORT, else 8000")
-    public_url: str | None = Field(None, description="How browsers reach this server, e.g. https://presence.example")
+    public_url: str | None = Field(
+        None, description="How browsers reach this server, e.g. https://presence.example"
+    )
     allowed_origins: CommaSeparated = Field(
-        (), description="Origins that may connect, e.g. https://*.streamlit.app; same host always may; * for all"
+        (),
+        description="Origins that may connect, e.g. https://*.streamlit.app; same host always may; * for all",
     )
     trusted_proxies: CommaSeparated = Field((), description="Addresses whose X-Forwarded-For is believed")
     max_concurrent: int = Field(3, ge=0, le=100_000, description="Limit of a new pool")
@@ -63,13 +81,17 @@ class Settings(BaseSettings):
     ping_s: Interval = Field(10, description="Between two WebSocket pings")
     ping_timeout_s: Interval = Field(10, description="How long a pong may take")
     grace_s: Duration = Field(10, description="From a lost connection until offline")
-    permit_grace_min_s: Duration = Field(20, description="How long an absent holder keeps the permit when others wait")
+    permit_grace_min_s: Duration = Field(
+        20, description="How long an absent holder keeps the permit when others wait"
+    )
     permit_grace_max_s: Duration = Field(60, description="How long an absent holder keeps the permit at most")
     resume_s: Duration = Field(900, description="How long a session may be away and come back; 0 = never")
     offer_s: Duration = Field(90, description="How long an offer stands; 0 = grant outright")
     max_interview_s: Duration = Field(0, description="Longest interview; 0 = no limit")
     max_line: int = Field(1000, ge=0, le=1_000_000, description="Longest line; 0 = refuse at capacity")
-    permits_per_user: int = Field(1, ge=0, le=1_000_000, description="Permits or places per user; 0 = any number")
+    permits_per_user: int = Field(
+        1, ge=0, le=1_000_000, description="Permits or places per user; 0 = any number"
+    )
     abandon_after_s: Duration = Field(10_800, description="Offline for so long = abandoned")
     recovery_s: Duration = Field(5, description="Recovery window after Redis lost its memory")
     flush_s: Interval = Field(10, description="Between two flushes to Postgres")
@@ -86,7 +108,9 @@ class Settings(BaseSettings):
     )
     database_ca: str | None = Field(None, description="File with the CA certificate of the database")
     retention_days: int = Field(0, ge=0, description="Delete ended sessions after so many days; 0 = keep")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least level that is logged"
+    )
     log_format: Literal["console", "json"] = Field("console", description="How log lines look")
 
     @field_validator("secret", "api_key", "allowed_origins", "trusted_proxies", mode="before")
@@ -115,23 +139,35 @@ class Settings(BaseSettings):
             raise ValueError("must start with postgresql:// or postgres://")
         return url
 
-    @model_validator(mode="after")
-    def _windows_fit_their_intervals(self) -> Self:
-        for window, interval in (
-            ("alive_ttl_s", "renew_s"),
-            ("online_window_s", "heartbeat_s"),
-        ):
-            least = 2.5 * getattr(self, interval)
-            if getattr(self, window) < least:
+    @field_validator("renew_s", "online_window_s", "permit_grace_max_s")
+    @classmethod
+    def _windows_fit_their_intervals(cls, value: float, info: ValidationInfo) -> float:
+        # A field's validator sees the fields before it, so that these problems are named along with all others.
+        before = {**info.data, str(info.field_name): value}
+        for window, interval, factor in WINDOWS:
+            if info.field_name not in (window, interval) or not {window, interval} <= before.keys():
+                continue
+            if before[window] < factor * before[interval]:
+                times = "" if factor == 1 else f"{factor:g} times "
                 raise ValueError(
-                    f"PRESENCE_{window.upper()} must be at least 2.5 times PRESENCE_{interval.upper()}: {least:g} would do"
+                    f"PRESENCE_{window.upper()} must be at least {times}PRESENCE_{interval.upper()}: "
+                    f"{factor * before[interval]:g} would do"
                 )
-        if self.permit_grace_max_s < self.permit_grace_min_s:
-            raise ValueError(
-                "PRESENCE_PERMIT_GRACE_MAX_S must not be under PRESENCE_PERMIT_GRACE_MIN_S: "
-                f"{self.permit_grace_min_s:g} would do"
-            )
-        return self
+        return value
+
+    @classmethod
+    def read(cls, **overrides: Any) -> Self:  # noqa: ANN401 - each field has its own type
+        """Read the environment; `overrides` count more. SettingsError names every bad value, and shows none."""
+        try:
+            return cls(**overrides)
+        except ValidationError as error:
+            details = error.errors(include_url=False, include_input=False)
+            raise SettingsError([_sentence(cls, detail) for detail in details]) from None
+
+    @classmethod
+    def variables(cls) -> dict[str, FieldInfo]:
+        """Each environment variable that is read, with the field that it fills."""
+        return {_variable(name, field): field for name, field in cls.model_fields.items()}
 
     def pool_defaults(self) -> PoolConfig:
         """What a new pool is created with."""
@@ -149,3 +185,51 @@ class Settings(BaseSettings):
             abandon_after_s=self.abandon_after_s,
             recovery_s=self.recovery_s,
         )
+
+
+class ProductionSettings(Settings):
+    """Settings that `presence serve` accepts: the needed ones are there, and nobody can guess the keys."""
+
+    redis_url: str = Field(
+        validation_alias=AliasChoices("REDIS_URL", "redis_url"),
+        description=Settings.model_fields["redis_url"].description,
+    )
+    secret: Secrets = Field(min_length=1, description=Settings.model_fields["secret"].description)
+    api_key: Secrets = Field(min_length=1, description=Settings.model_fields["api_key"].description)
+
+    @field_validator("secret")
+    @classmethod
+    def _strong_secrets(cls, secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for secret in secrets:
+            if secret.get_secret_value() == DEV_SECRET:
+                raise ValueError("must not be the development secret")
+            if len(secret.get_secret_value().encode()) < MIN_SECRET_BYTES:
+                raise ValueError(f"is weak: it must have at least {MIN_SECRET_BYTES} bytes")
+        return secrets
+
+    @field_validator("api_key")
+    @classmethod
+    def _strong_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for key in keys:
+            if key.get_secret_value() == DEV_API_KEY:
+                raise ValueError("must not be the development key")
+            if len(key.get_secret_value()) < MIN_API_KEY_CHARS:
+                raise ValueError(f"is weak: it must have at least {MIN_API_KEY_CHARS} characters")
+        return keys
+
+
+def _variable(name: str, field: FieldInfo) -> str:
+    alias = field.validation_alias
+    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"PRESENCE_{name.upper()}"
+
+
+def _sentence(model: type[Settings], detail: ErrorDetails) -> str:
+    """One problem in one line, naming the variable."""
+    message = detail["msg"].removeprefix("Value error, ")
+    if message.startswith("PRESENCE_"):
+        return message
+    where, variables = str(detail["loc"][0]), model.variables()
+    variable = where if where in variables else _variable(where, model.model_fields[where])
+    if detail["type"] in ("missing", "too_short"):
+        return f"{variable} is missing: {variables[variable].description}"
+    return f"{variable} {message.replace('Input should', 'must').replace('String should', 'must')}"

@@ -18,7 +18,7 @@ from server.embedded.child import ADDRESS_TAKEN, LOOPBACK, Child, EmbeddedError,
 
 PROBE_TIMEOUT_S = 1.0
 ATTEMPTS = 3
-# `no` leaves the pace of the disk to the kernel, but each write still precedes its reply: a crash of the process
+# `no` leaves the pace of the disk to the kernel, but each write precedes its reply: a crash of the process
 # loses nothing. `everysec` postpones writes while a sync runs.
 KEEP = ("--appendonly", "yes", "--appendfsync", "no", "--aof-load-truncated", "yes")
 FORGET = ("--appendonly", "no")
