@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,8 +21,8 @@ class Backlog:
 class Outcome:
     """What became of a row that was taken: written, or refused because the table holds another state.
 
-    `refused_by` is the version found in the table when it refused the row as old, else None. `final` says that
-    the table holds this very stay as completed, which nothing may undo.
+    `refused_by` is the version found in the table when it refused the row as old, else None. `final` says
+    that the table holds this stay, or a later one of the same session, as completed, which nothing may undo.
     """
 
     session_id: str
@@ -33,7 +33,10 @@ class Outcome:
 
 
 class DirtySessions(Protocol):
-    """Where changed sessions are taken from, and acked to once their rows are committed."""
+    """Where changed sessions are taken from, and acked to once their rows are committed.
+
+    Every method raises `persistence.errors.SourceAwayError` when the live state does not answer.
+    """
 
     async def pools(self) -> Sequence[PoolRow]:
         """All pools with their present limit and mode."""
@@ -48,14 +51,17 @@ class DirtySessions(Protocol):
         """Bring `last_seen` of everyone present or in permit grace up to date, and mark them dirty."""
 
     async def take(self, pool: str, limit: int) -> Sequence[PresenceRow]:
-        """Up to `limit` dirty sessions with their state, the longest dirty first. They stay dirty until acked."""
+        """Up to `limit` dirty sessions with their state, the longest dirty first; dirty until acked."""
 
     async def ack(self, pool: str, outcomes: Sequence[Outcome]) -> None:
         """Confirm rows after commit. A session changed in between stays dirty; an ended one is forgotten.
 
-        A refused row is dropped only if a newer write of the same session is the reason; otherwise the session's
-        version is raised above `refused_by` and it stays dirty.
+        A refused row is dropped only if a newer write of the same session is the reason; otherwise the
+        session's version is raised above `refused_by` and it stays dirty.
         """
 
     async def backlog(self, pool: str) -> Backlog:
         """How much waits to be written."""
+
+    async def known(self, pool: str, session_ids: Sequence[str]) -> Collection[str]:
+        """Those of `session_ids` that the live state has a record of; none if it has no such pool."""

@@ -1,0 +1,303 @@
+"""The flush: take changed sessions from the live state, write them to Postgres, confirm them after commit."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
+from typing import Literal
+
+import structlog
+
+from persistence.errors import POSTGRES_AWAY, PersistenceError, SourceAwayError, UnwritableRowsError
+from persistence.port import DirtySessions, Outcome
+from persistence.repair import repairs
+from persistence.repository import Repository
+from persistence.rows import PoolRow, PresenceRow
+
+BATCH = 500
+FIRST_RETRY_S = 0.25
+LONGEST_RETRY_S = 5.0
+LEASE_INTERVALS = 2.5
+SWEEP_INTERVAL_S = 86_400.0
+REMEMBERED_REPAIRS = 10_000
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True, frozen=True)
+class FlushStatus:
+    """How the flush stands, for `/readyz` and metrics.
+
+    `lag_s`: age of the oldest change that is not in Postgres; `backlog`: sessions that wait; both as of the
+    last look. `failures`: flushes that failed since the start; `last_ok`: when the last one succeeded, by the
+    flusher's clock; `set_aside`: sessions whose rows Postgres takes in no form.
+    """
+
+    postgres: Literal["ok", "down"]
+    lag_s: float = 0.0
+    backlog: int = 0
+    failures: int = 0
+    last_ok: float | None = None
+    set_aside: int = 0
+
+
+@dataclass(slots=True)
+class _Reach:
+    """Whether something answers. A change is logged once, however many retries there are."""
+
+    name: str
+    up: bool | None = None
+
+    def lost(self, error: Exception) -> None:
+        if self.up is not False:
+            _log.warning(f"{self.name}_away", error=f"{type(error).__name__}: {error}")
+        self.up = False
+
+    def answered(self) -> None:
+        if self.up is False:
+            _log.info(f"{self.name}_back")
+        self.up = True
+
+
+@dataclass(slots=True)
+class _Troubled:
+    """Sessions whose rows Postgres refused: those that it takes repaired, and those that it never takes."""
+
+    repaired: set[str] = field(default_factory=set)
+    set_aside: set[str] = field(default_factory=set)
+
+    def __contains__(self, row: PresenceRow) -> bool:
+        return row.session_id in self.repaired or row.session_id in self.set_aside
+
+    def note_written(self, row: PresenceRow, trouble: Exception | None) -> None:
+        """Postgres took the row: as it was, or repaired because of `trouble`."""
+        self.set_aside.discard(row.session_id)
+        if trouble is None or row.session_id in self.repaired:
+            return
+        if len(self.repaired) >= REMEMBERED_REPAIRS:
+            self.repaired.clear()
+        self.repaired.add(row.session_id)
+        _log.warning("presence_row_repaired", session_id=row.session_id, pool=row.pool, error=str(trouble))
+
+    def note_set_aside(self, row: PresenceRow, error: Exception) -> None:
+        if row.session_id not in self.set_aside:
+            self.set_aside.add(row.session_id)
+            _log.error("presence_row_set_aside", session_id=row.session_id, pool=row.pool, error=str(error))
+
+
+class Flusher:
+    """Flushes every pool each `flush_s` seconds, as long as this node (`holder`) has the pool's lease.
+
+    Never on the way of a visitor: whatever fails is tried again, and what was not confirmed stays dirty in
+    the live state. `clock` and `sleep` are seconds; `abandon_after_s`: see `abandon_unknown`.
+    """
+
+    def __init__(
+        self,
+        source: DirtySessions,
+        repository: Repository,
+        *,
+        holder: str,
+        flush_s: float = 10.0,
+        abandon_after_s: float = 10_800.0,
+        batch: int = BATCH,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self._source = source
+        self._repository = repository
+        self._holder = holder
+        self._flush_s = flush_s
+        self._abandon_after_s = abandon_after_s
+        self._batch = batch
+        self._clock = clock
+        self._sleep = sleep
+        self._one_at_a_time = asyncio.Lock()
+        self._postgres = _Reach("postgres")
+        self._live_state = _Reach("flush_source")
+        self._troubled = _Troubled()
+        self._leased: set[str] = set()
+        self._next_sweep = clock()
+        self._failures = 0
+        self._last_ok: float | None = None
+        self._backlog = 0
+        self._lag_s = 0.0
+
+    @property
+    def status(self) -> FlushStatus:
+        """How the flush stands."""
+        return FlushStatus(
+            postgres="ok" if self._postgres.up else "down",
+            lag_s=self._lag_s,
+            backlog=self._backlog,
+            failures=self._failures,
+            last_ok=self._last_ok,
+            set_aside=len(self._troubled.set_aside),
+        )
+
+    async def run(self) -> None:
+        """Flush for ever: each `flush_s`, and after a failure again soon, with growing pauses and jitter."""
+        failed = 0
+        while True:
+            started = self._clock()
+            failed = 0 if await self.flush_once() else failed + 1
+            await self._sleep(self._pause(started, failed))
+
+    async def flush_once(self) -> bool:
+        """Flush each pool whose lease is to be had; False if Postgres or the live state did not serve.
+
+        A second call waits until the first is through.
+        """
+        async with self._one_at_a_time:
+            try:
+                await self._flush_pools()
+                await self._sweep_if_due()
+            except SourceAwayError as error:
+                self._live_state.lost(error)
+            except POSTGRES_AWAY as error:
+                self._postgres.lost(error)
+                await self._step_back()
+            else:
+                self._last_ok = self._clock()
+                return True
+            self._failures += 1
+            return False
+
+    async def final(self, timeout_s: float = 5.0) -> bool:
+        """A last flush before the node stops; gives the leases back. What is not written stays dirty."""
+        done = False
+        try:
+            async with asyncio.timeout(timeout_s):
+                done = await self.flush_once()
+                await self._release_leases()
+        except TimeoutError:
+            _log.warning("final_flush_timed_out", timeout_s=timeout_s, backlog=self._backlog)
+        except SourceAwayError as error:
+            self._live_state.lost(error)
+        return done
+
+    def sweep_soon(self) -> None:
+        """Let the next flush be followed by `abandon_unknown`: the live state may have lost sessions."""
+        self._next_sweep = self._clock()
+
+    async def abandon_unknown(self) -> int:
+        """Make sessions abandoned that are active in the table only; returns how many.
+
+        Those are the ones not seen for `abandon_after_s` that the live state has no record of. The caller
+        flushes first: then what the live state has just forgotten has its last row in the table.
+        """
+        count, after = 0, ""
+        while stale := await self._repository.stale(self._abandon_after_s, after=after, limit=self._batch):
+            unknown = await self._unknown(stale)
+            count += len(await self._repository.abandon(unknown, self._abandon_after_s))
+            after = stale[-1][0]
+        if count:
+            _log.info("unknown_sessions_abandoned", sessions=count)
+        return count
+
+    def _pause(self, started: float, failed: int) -> float:
+        if not failed:
+            return max(0.0, started + self._flush_s - self._clock())
+        longest = min(LONGEST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(failed, 10))
+        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+
+    async def _flush_pools(self) -> None:
+        pools = await self._source.pools()
+        self._live_state.answered()
+        await self._look_at_backlog(pools)
+        mine = [row for row in pools if await self._lease(row.pool)]
+        # Also who flushes nothing says in `/readyz` whether Postgres is there.
+        await (self._repository.write_pools(mine) if mine else self._repository.ping())
+        self._postgres.answered()
+        for row in mine:
+            await self._source.touch(row.pool)
+            await self._drain(row.pool)
+        await self._look_at_backlog(pools)
+
+    async def _lease(self, pool: str) -> bool:
+        ttl_ms = int(self._flush_s * LEASE_INTERVALS * 1000)
+        mine = await self._source.lease(pool, self._holder, ttl_ms)
+        (self._leased.add if mine else self._leased.discard)(pool)
+        return mine
+
+    async def _drain(self, pool: str) -> None:
+        """Write what is dirty now. What becomes dirty meanwhile may have to wait for the next flush."""
+        waiting = (await self._source.backlog(pool)).sessions
+        left_out: set[str] = set()
+        for _ in range(waiting // self._batch + 2):
+            taken = await self._source.take(pool, self._batch + len(left_out))
+            rows = [row for row in taken if row.session_id not in left_out]
+            outcomes = await self._write(rows)
+            if outcomes:
+                await self._source.ack(pool, outcomes)
+            left_out |= {row.session_id for row in rows} - {outcome.session_id for outcome in outcomes}
+            refused = any(outcome.refused_by is not None for outcome in outcomes)
+            if len(rows) < self._batch and not refused:
+                break
+
+    async def _write(self, rows: Sequence[PresenceRow]) -> list[Outcome]:
+        """Write all rows, those known as troublesome apart from the others."""
+        well = [row for row in rows if row not in self._troubled]
+        ill = [row for row in rows if row in self._troubled]
+        outcomes = await self._write_halving(well)
+        for row in ill:
+            outcomes += await self._write_alone(row)
+        return outcomes
+
+    async def _write_halving(self, rows: Sequence[PresenceRow]) -> list[Outcome]:
+        """Write the rows; if one of them is unwritable, find it by halving, and write all others."""
+        try:
+            return await self._repository.write(rows)
+        except UnwritableRowsError:
+            if len(rows) == 1:
+                return await self._write_alone(rows[0])
+        middle = len(rows) // 2
+        return await self._write_halving(rows[:middle]) + await self._write_halving(rows[middle:])
+
+    async def _write_alone(self, row: PresenceRow) -> list[Outcome]:
+        """Write a row as it is, else repaired; no outcome if Postgres takes it in no form."""
+        trouble: UnwritableRowsError | None = None
+        for form in (row, *repairs(row)):
+            try:
+                outcomes = await self._repository.write([form])
+            except UnwritableRowsError as error:
+                trouble = trouble or error
+                continue
+            self._troubled.note_written(row, trouble)
+            return outcomes
+        self._troubled.note_set_aside(row, trouble or PersistenceError("refused"))
+        return []
+
+    async def _look_at_backlog(self, pools: Sequence[PoolRow]) -> None:
+        waiting = [await self._source.backlog(row.pool) for row in pools]
+        self._backlog = sum(backlog.sessions for backlog in waiting)
+        self._lag_s = max((backlog.oldest_age_ms for backlog in waiting), default=0) / 1000
+
+    async def _sweep_if_due(self) -> None:
+        if self._leased and self._clock() >= self._next_sweep:
+            await self.abandon_unknown()
+            self._next_sweep = self._clock() + SWEEP_INTERVAL_S
+
+    async def _unknown(self, stale: Sequence[tuple[str, str]]) -> list[str]:
+        unknown: list[str] = []
+        for pool, members in groupby(sorted(stale, key=itemgetter(1)), key=itemgetter(1)):
+            session_ids = [session_id for session_id, _ in members]
+            known = set(await self._source.known(pool, session_ids))
+            unknown += [session_id for session_id in session_ids if session_id not in known]
+        return unknown
+
+    async def _step_back(self) -> None:
+        """Leave the pools to a node that may still reach Postgres, until the next try."""
+        try:
+            await self._release_leases()
+        except SourceAwayError as error:
+            self._live_state.lost(error)
+
+    async def _release_leases(self) -> None:
+        while self._leased:
+            await self._source.release_lease(self._leased.pop(), self._holder)

@@ -1,0 +1,139 @@
+"""The tables `presence` and `presence_pools`: writes that only move a row forward, and reads for listings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import attrgetter
+
+import asyncpg
+
+from persistence.errors import UnwritableRowsError
+from persistence.port import Outcome
+from persistence.rows import PoolRow, PresenceRow
+from persistence.statements import statements
+
+COMPLETED = "completed"
+# In the order of the statement's arguments.
+_WRITTEN_FIELDS = (
+    "session_id",
+    "user_id",
+    "language_code",
+    "current_page",
+    "last_seen_ms",
+    "started_at_ms",
+    "completed_at_ms",
+    "is_in_interview",
+    "status",
+    "pool",
+    "interview_started_at_ms",
+    "interview_ended_at_ms",
+    "waited_s",
+    "end_reason",
+    "metadata",
+    "version",
+)
+_CONTENT_ERRORS = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+)
+
+
+class Repository:
+    """The tables in `schema`, through a pool of connections.
+
+    Every call is one transaction: a transaction pooler may give each one another server connection.
+    Calls raise `persistence.errors.POSTGRES_AWAY` when Postgres can't serve them.
+    """
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], schema: str = "public") -> None:
+        self._pool = pool
+        self._sql = statements(schema)
+
+    async def write(self, rows: Sequence[PresenceRow]) -> list[Outcome]:
+        """Write all rows (no id twice) or none; an outcome a row once it is committed, sorted by session id.
+
+        A row that the table holds already just so counts as written. Raises UnwritableRowsError when the
+        content of a row is the trouble.
+        """
+        if not rows:
+            return []
+        # Two flushers that write the same rows in different order would deadlock.
+        ordered = sorted(rows, key=attrgetter("session_id"))
+        columns = [[*map(attrgetter(field), ordered)] for field in _WRITTEN_FIELDS]
+        try:
+            async with self._pool.acquire() as connection, connection.transaction():
+                written = {
+                    record[0] for record in await connection.fetch(self._sql["write_sessions"], *columns)
+                }
+                refused = [row.session_id for row in ordered if row.session_id not in written]
+                kept = await self._kept(connection, refused) if refused else {}
+        except _CONTENT_ERRORS as error:
+            raise UnwritableRowsError(str(error)) from error
+        return [_outcome(row, kept.get(row.session_id)) for row in ordered]
+
+    async def _kept(
+        self, connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record], session_ids: list[str]
+    ) -> dict[str, asyncpg.Record]:
+        records = await connection.fetch(self._sql["kept"], session_ids)
+        return {record["session_id"]: record for record in records}
+
+    async def write_pools(self, rows: Sequence[PoolRow]) -> None:
+        """Note the pools' limits and modes as of now."""
+        columns = [[row.pool for row in rows], [row.limit for row in rows], [row.mode for row in rows]]
+        await self._fetch("write_pools", *columns)
+
+    async def session(self, session_id: str) -> PresenceRow | None:
+        """One session's row."""
+        records = await self._fetch("session", session_id)
+        return _row(records[0]) if records else None
+
+    async def sessions(
+        self,
+        pool: str,
+        *,
+        status: str | None = None,
+        language_code: str | None = None,
+        user_id: str | None = None,
+        before: tuple[int, str] | None = None,
+        limit: int = 100,
+    ) -> list[PresenceRow]:
+        """A pool's rows, newest first by (started_at_ms, session_id); `before`: those behind that pair."""
+        started_at_ms, session_id = before or (None, None)
+        filters = (pool, status, language_code, user_id)
+        records = await self._fetch("sessions", *filters, started_at_ms, session_id, limit)
+        return [_row(record) for record in records]
+
+    async def stale(self, older_than_s: float, *, after: str = "", limit: int = 500) -> list[tuple[str, str]]:
+        """Active sessions not seen for so long, as (session_id, pool), by id, those behind `after`."""
+        records = await self._fetch("stale", after, older_than_s, limit)
+        return [(record["session_id"], record["pool"]) for record in records]
+
+    async def abandon(self, session_ids: Sequence[str], older_than_s: float) -> list[str]:
+        """Make those abandoned that are still active and unseen for so long; returns which."""
+        records = await self._fetch("abandon", session_ids, older_than_s)
+        return [record["session_id"] for record in records]
+
+    async def ping(self) -> None:
+        """Return if Postgres answers."""
+        async with self._pool.acquire() as connection:
+            await connection.execute("select 1")
+
+    async def _fetch(self, name: str, *arguments: object) -> list[asyncpg.Record]:
+        async with self._pool.acquire() as connection, connection.transaction():
+            return await connection.fetch(self._sql[name], *arguments)
+
+
+def _outcome(row: PresenceRow, kept: asyncpg.Record | None) -> Outcome:
+    """What became of a row, given what the table kept instead of it (None: the row was written)."""
+    mine = (row.version, row.last_seen_ms)
+    if kept is None or mine == (kept["version"], kept["last_seen_ms"]):
+        return Outcome(row.session_id, *mine)
+    older = mine < (kept["version"], kept["last_seen_ms"])
+    # An earlier stay than the completed one has nothing to say either.
+    final = kept["status"] == COMPLETED and row.started_at_ms <= kept["started_at_ms"]
+    return Outcome(row.session_id, *mine, refused_by=kept["version"] if older else None, final=final)
+
+
+def _row(record: asyncpg.Record) -> PresenceRow:
+    return PresenceRow(**dict(record))
