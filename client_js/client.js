@@ -1,0 +1,253 @@
+// Keeps a page connected by a WebSocket that comes back. Described in client.d.ts.
+import { closed, newest, owed, settled } from "./client/rules.js";
+
+const PATIENCE_MS = 9500;
+
+/** @type {import("./client/types.d.ts").Connect} */
+export const connect = (options, world = globalThis) => {
+  const { url = new URL(import.meta.url).origin, token: given, page, getToken } = options ?? {};
+  const { setTimeout, clearTimeout, console } = world;
+  const { now } = world.Date;
+  const { random } = world.Math;
+  const visible = () => world.document?.visibilityState !== "hidden";
+  const tokenKey = "token:" + url;
+  const tab = kept("tab") || random().toString(36).slice(2);
+  const wanted = { page: clean(page), visible: visible(), watch: false, wish: null };
+  /** @type {any} */
+  const listeners = {};
+  const life = new AbortController();
+  /** @type {import("./client.d.ts").State} */
+  let state = "connecting";
+  let token = newest(given, kept(tokenKey));
+  let attempt = +kept("attempt") || 0;
+  let failures = 0;
+  let refusals = 0;
+  let address, link, timer, renewed, warned, outcome;
+
+  function kept(key, value) {
+    try {
+      const storage = world.sessionStorage;
+      key = "presence:" + key;
+      if (value == null) return storage.getItem(key);
+      storage.setItem(key, value);
+    } catch {} // forbidden here: nothing outlives a reload
+  }
+
+  function emit(name, detail) {
+    for (const listener of listeners[name] ?? []) {
+      try {
+        listener(detail);
+      } catch (error) {
+        console.error(error);
+      }
+    }
+  }
+
+  function become(next, detail) {
+    if (state !== next) emit((state = next), detail);
+  }
+
+  function complain(code) {
+    const message = `presence: ${code} by ${url}: check url, token and PRESENCE_ALLOWED_ORIGINS`;
+    if (!warned) console.warn(message);
+    warned = true;
+    emit("error", { code, message });
+  }
+
+  function send(mine, message) {
+    mine.socket.send(JSON.stringify(message));
+  }
+
+  function sync() {
+    wanted.watch = !!listeners.capacity?.size;
+    if (!link?.up) return;
+    for (const message of owed(wanted, link.told)) send(link, message);
+    link.told = { ...wanted };
+  }
+
+  // In two steps, so that an answer that waited behind a blocked page is read first.
+  function guard(mine) {
+    mine.guard = setTimeout(() => (mine.guard = setTimeout(lost, 500, mine, 0)), PATIENCE_MS);
+  }
+
+  function relax(mine) {
+    clearTimeout(mine.guard);
+    mine.guard = 0;
+  }
+
+  function beat(mine) {
+    clearTimeout(mine.beat);
+    mine.beat = setTimeout(beat, mine.every, mine);
+    if (mine.guard) return;
+    guard(mine);
+    send(mine, { type: "heartbeat", seq: ++mine.seq, visible: wanted.visible });
+  }
+
+  async function open() {
+    /** @type {any} */
+    const mine = (link = { old: link, hint: 0, seq: 0 });
+    later();
+    guard(mine);
+    try {
+      if (!token) {
+        token = await getToken();
+        renewed = true;
+      }
+      if (mine.lost) return;
+      kept("tab", tab);
+      kept("attempt", (attempt = Math.max(attempt + 1, now())));
+      const hello = { type: "hello", token, tab, attempt };
+      const socket = (mine.socket = new world.WebSocket(address, "presence.v1"));
+      socket.onopen = () => {
+        mine.told = { page: wanted.page, visible: wanted.visible };
+        send(mine, { ...hello, ...mine.told });
+      };
+      socket.onmessage = ({ data }) => mine.lost || receive(mine, data);
+      socket.onclose = ({ code }) => lost(mine, code);
+    } catch {
+      lost(mine, 1006);
+    }
+  }
+
+  function receive(mine, data) {
+    const { type, ...message } = JSON.parse(data);
+    if (type === "welcome") {
+      mine.up = now();
+      mine.every = message.heartbeat_s * 1000;
+      mine.beat = setTimeout(beat, mine.every, mine);
+      relax(mine);
+      shut(mine.old);
+      mine.old = renewed = refusals = 0;
+      kept(tokenKey, token);
+      become("online");
+      emit("interview", message.interview);
+      emit("capacity", message.capacity);
+      sync();
+    } else if (type === "ack") {
+      if (message.seq === mine.seq) relax(mine);
+    } else if (type === "token") {
+      kept(tokenKey, (token = message.token));
+    } else if (type === "drain") {
+      later(message.reconnect_in_ms);
+    } else {
+      if (type === "error") mine.hint = message.retry_in_ms ?? 0;
+      if (type === "interview") {
+        outcome = message.reason;
+        if (wanted.wish && settled(wanted.wish, message)) wanted.wish = null;
+      }
+      emit(type, message);
+    }
+  }
+
+  function later(ms) {
+    clearTimeout(timer);
+    if (ms >= 0) timer = setTimeout(open, ms);
+  }
+
+  function shut(mine) {
+    if (!mine) return;
+    mine.lost = true;
+    clearTimeout(mine.beat);
+    relax(mine);
+    mine.socket?.close();
+  }
+
+  function lost(mine, code) {
+    if (mine.lost) return;
+    shut(mine);
+    if (mine !== link) return;
+    const { old, told, up, hint } = mine;
+    link = old?.lost ? null : old;
+    if (code === 4401 && getToken && !renewed) {
+      token = null;
+      return open();
+    }
+    const next = closed(code, { up: up ? now() - up : 0, failures, hint, random });
+    if (next.reason) return end(code, next.reason);
+    failures = next.failures;
+    if (!told && ++refusals === 2) complain("refused");
+    if (!link) become("offline");
+    later(next.wait);
+  }
+
+  function end(code, reason) {
+    rest();
+    life.abort();
+    kept(tokenKey, "");
+    if (code === 4410) reason = wanted.wish?.type === "complete" ? "completed" : outcome ?? reason;
+    else if (code !== 4409) complain(reason);
+    become("ended", { code, reason });
+  }
+
+  function rest() {
+    later();
+    shut(link?.old);
+    shut(link);
+    link = null;
+  }
+
+  /** @param {any} event */
+  function onPage({ type, persisted }) {
+    if (type === "pagehide") {
+      // Else the back/forward cache keeps the socket, and with it the place, for minutes.
+      rest();
+      return become("offline");
+    }
+    wanted.visible = visible();
+    sync();
+    if (type === "pageshow" ? !persisted : type !== "online" && !wanted.visible) return;
+    if (link?.up) beat(link);
+    else if (!link) open();
+  }
+
+  function ask(type, more) {
+    if (wanted.wish?.type !== "complete") wanted.wish = { type, ...more };
+    sync();
+  }
+
+  try {
+    address = new URL(url).href.replace(/^http/, "ws").replace(/\/?(\/ws)?$/, "/ws");
+    if (!token && !getToken) throw 0;
+    for (const name of ["online", "pagehide", "pageshow", "visibilitychange"]) {
+      world.addEventListener(name, onPage, { signal: life.signal });
+    }
+    open();
+  } catch {
+    state = "ended";
+    Promise.resolve("bad_options").then(complain);
+  }
+
+  return {
+    get state() {
+      return state;
+    },
+    on(name, listener) {
+      (listeners[name] ??= new Set()).add(listener);
+      sync();
+      return () => {
+        listeners[name].delete(listener);
+        sync();
+      };
+    },
+    setPage(name) {
+      wanted.page = clean(name) ?? wanted.page;
+      sync();
+    },
+    enter: (how) => ask("enter", { takeover: !!how?.takeover }),
+    accept: () => ask("accept"),
+    leave: () => ask("leave"),
+    complete: () => ask("complete"),
+    close() {
+      rest();
+      life.abort();
+      become("offline");
+    },
+  };
+};
+
+const clean = (page) => (page == null ? undefined : String(page).slice(0, 200));
+
+/** @type {Iterable<any>} */
+const tags = globalThis.document?.querySelectorAll("script[data-token]") ?? [];
+const tag = [...tags].find(({ src }) => src === import.meta.url);
+export const presence = tag && connect(tag.dataset);

@@ -1,0 +1,47 @@
+// What follows from what: pure functions.
+/** @import { Backoff, Closed, Owed, Settled, Newest } from "./types.d.ts" */
+const FINAL = [1003, 1009, 4400, 4401, 4408, 4409, 4410, 4426];
+const REASONS = { 4401: "bad_token", 4409: "taken_over", 4410: "ended" };
+const STABLE_MS = 5000;
+
+/** @type {Backoff} */
+export const backoff = (failures, random) => random() * Math.min(30_000, 1000 * 2 ** failures);
+
+/** @type {Closed} */
+export function closed(code, { up, failures, hint, random }) {
+  if (FINAL.includes(code)) return { reason: REASONS[code] ?? "refused" };
+  failures = up < STABLE_MS ? failures + 1 : 0;
+  // Code 0: a silent socket that we dropped, which says nothing against a new one.
+  return { failures, wait: code || failures ? hint + backoff(failures, random) : 0 };
+}
+
+/** @type {Owed} */
+export function owed({ page, visible, watch, wish }, told) {
+  const messages = [];
+  if (page !== told.page) messages.push({ type: "page", page });
+  if (visible !== told.visible) messages.push({ type: "visible", visible });
+  if (watch !== !!told.watch) messages.push({ type: watch ? "watch" : "unwatch" });
+  if (wish && wish !== told.wish) messages.push(wish);
+  return messages;
+}
+
+/** @type {Settled} */
+export function settled({ type }, { state, reason }) {
+  if (type === "complete") return reason === "completed";
+  return type === "accept" || (type === "leave") === (state === "none");
+}
+
+function claims(token) {
+  try {
+    return JSON.parse(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/")));
+  } catch {
+    return {};
+  }
+}
+
+/** @type {Newest} */
+export function newest(given, kept) {
+  const { sub, iat } = claims(given);
+  const old = claims(kept);
+  return !given || (sub && sub === old.sub && old.iat >= iat) ? kept : given;
+}

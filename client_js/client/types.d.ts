@@ -1,0 +1,47 @@
+// What the client's modules are to each other; for the type checker only, never served.
+import type { Interview, Options, Presence } from "../client.d.ts";
+
+/** How many ms to wait after so many `failures` in a row: full jitter, at most 30 s. */
+export type Backoff = (failures: number, random: () => number) => number;
+
+/** A connection that was lost: `up` ms after its welcome (0: it had none), with the server's `hint` to wait so many ms. */
+export interface Loss {
+  up: number;
+  failures: number;
+  hint: number;
+  random: () => number;
+}
+
+/** What a close code asks for: to end, for a `reason`, or to `wait` so many ms. `failures` start anew after 5 s up. */
+export type Closed = (code: number, loss: Loss) => { reason?: string; failures?: number; wait?: number };
+
+/** What the page asked for last, until the server's answer shows that it was heard. */
+export interface Wish {
+  type: "enter" | "accept" | "leave" | "complete";
+  takeover?: boolean;
+}
+
+/** What the server should know of this page. */
+export interface Wanted {
+  page?: string;
+  visible: boolean;
+  watch: boolean;
+  wish: Wish | null;
+}
+
+/** The messages that are missing between what is `wanted` and what a connection was `told`. */
+export type Owed = (wanted: Wanted, told: Partial<Wanted>) => object[];
+
+/** Whether `interview` answers `wish`; until then each new connection repeats it. */
+export type Settled = (wish: Wish, interview: Pick<Interview, "state" | "reason">) => boolean;
+
+/** The kept token, if it is of the given one's session and not older; else the given one. */
+export type Newest = (given: string | undefined, kept: string | null) => string | null | undefined;
+
+/** `world`: what the client uses of its surroundings; tests pass their own. */
+export type Connect = (options?: Options, world?: World) => Presence;
+
+export type World = Pick<
+  typeof globalThis,
+  "WebSocket" | "sessionStorage" | "document" | "addEventListener" | "setTimeout" | "clearTimeout"
+> & { console: Pick<Console, "warn" | "error">; Date: { now(): number }; Math: { random(): number } };

@@ -1,0 +1,82 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { backoff, closed, newest, owed, settled } from "../client/rules.js";
+import { token } from "./world.js";
+
+const loss = (fields = {}) => ({ up: 0, failures: 0, hint: 0, random: () => 0.5, ...fields });
+
+test("back-off is spread over the whole range, evenly", () => {
+  const buckets = new Array(10).fill(0);
+  for (let i = 0; i < 20_000; i++) buckets[Math.floor(backoff(2, Math.random) / 400)]++;
+  for (const count of buckets) assert.ok(Math.abs(count - 2000) < 300, `uneven: ${buckets}`);
+});
+
+test("the bound of the back-off doubles with each failure and stops at 30 s", () => {
+  const bounds = [0, 1, 2, 3, 4, 5, 6, 1000].map((failures) => backoff(failures, () => 1));
+  assert.deepEqual(bounds, [1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000]);
+});
+
+test("failures add up until a connection lasted 5 s", () => {
+  assert.equal(closed(1006, loss({ failures: 3, up: 0 })).failures, 4);
+  assert.equal(closed(1006, loss({ failures: 3, up: 4999 })).failures, 4);
+  assert.equal(closed(1006, loss({ failures: 3, up: 5000 })).failures, 0);
+});
+
+test("the server's hint comes before the jitter", () => {
+  assert.equal(closed(4030, loss({ hint: 5000, failures: 0 })).wait, 5000 + 1000);
+});
+
+test("a socket that went silent after a good while is replaced at once, one that never answered is not", () => {
+  assert.equal(closed(0, loss({ up: 60_000 })).wait, 0);
+  assert.ok(closed(0, loss({ up: 0 })).wait > 0);
+});
+
+for (const code of [4000, 4008, 4029, 4030, 4031, 4099, 1000, 1001, 1005, 1006, 1011, 1012, 1013, 1015, 4555]) {
+  test(`close code ${code} comes back`, () => assert.equal(closed(code, loss()).reason, undefined));
+}
+for (const [code, reason] of Object.entries({
+  1003: "refused", 1009: "refused", 4400: "refused", 4401: "bad_token", 4408: "refused", 4409: "taken_over", 4410: "ended", 4426: "refused",
+})) {
+  test(`close code ${code} stays away: ${reason}`, () => assert.deepEqual(closed(Number(code), loss()), { reason }));
+}
+
+test("only what the server does not know is owed", () => {
+  const wanted = { page: "a", visible: true, watch: false, wish: null };
+  assert.deepEqual(owed(wanted, { page: "a", visible: true }), []);
+  const wish = { type: "enter" };
+  assert.deepEqual(
+    owed({ page: "b", visible: false, watch: true, wish }, { page: "a", visible: true }),
+    [{ type: "page", page: "b" }, { type: "visible", visible: false }, { type: "watch" }, wish],
+  );
+  assert.deepEqual(owed({ ...wanted, wish }, { ...wanted, wish }), []);
+  assert.deepEqual(owed(wanted, { ...wanted, watch: true }), [{ type: "unwatch" }]);
+});
+
+test("a wish is settled by an answer to it, not by news from before", () => {
+  assert.equal(settled({ type: "enter" }, { state: "none" }), false);
+  for (const state of ["waiting", "offered", "granted", "denied"]) assert.equal(settled({ type: "enter" }, { state }), true);
+  assert.equal(settled({ type: "leave" }, { state: "granted" }), false);
+  assert.equal(settled({ type: "leave" }, { state: "none" }), true);
+  assert.equal(settled({ type: "complete" }, { state: "none", reason: "released" }), false);
+  assert.equal(settled({ type: "complete" }, { state: "none", reason: "completed" }), true);
+  assert.equal(settled({ type: "accept" }, { state: "none" }), true);
+});
+
+test("the kept token is preferred for the same session only, and only when not older", () => {
+  const [old, young, other] = [token("s", 10), token("s", 20), token("o", 30)];
+  assert.equal(newest(old, young), young);
+  assert.equal(newest(young, old), young);
+  assert.equal(newest(old, other), old);
+  assert.equal(newest(undefined, young), young);
+  assert.equal(newest(old, null), old);
+  assert.equal(newest(old, ""), old);
+  assert.equal(newest("rubbish", "more rubbish"), "rubbish");
+  assert.equal(newest("rubbish", young), "rubbish");
+});
+
+test("a token whose payload needs the URL alphabet of base64 is read", () => {
+  const name = "ÿþ?>~~~";
+  const [old, young] = [token("s", 1, { uid: name }), token("s", 2, { uid: name })];
+  assert.match(old.split(".")[1], /[-_]/);
+  assert.equal(newest(old, young), young);
+});
