@@ -1,0 +1,133 @@
+"""All commands of `presence`: what each takes; the work is done elsewhere."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from server.cli.dev import develop
+from server.cli.help import settings_help
+from server.cli.migrate import bring_up_to_date
+from server.cli.remote import Remote, session_path, show, show_sessions
+from server.cli.serve import serve as serve_until_stopped
+
+CAPACITY_FIELDS = ("pool", "mode", "limit", "active", "available", "offered", "waiting", "sessions_online")
+POOL_FIELDS = ("limit", "mode")
+
+app = typer.Typer(
+    help="Live presence and a hard, fair limit on running interviews.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Port = Annotated[int | None, typer.Option(min=0, max=65_535, help="Port to listen on.")]
+Pool = Annotated[str, typer.Option(help="The pool it is about.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
+SessionId = Annotated[str, typer.Argument(help="The session's id.")]
+
+
+class PoolMode(StrEnum):
+    """Whether people get in: at once, later, or not at all."""
+
+    OPEN = "open"
+    PAUSED = "paused"
+    CLOSED = "closed"
+
+
+@app.command()
+def dev(port: Port = None) -> None:
+    """Run everything on this machine, with a Redis and a Postgres of its own. For development."""
+    develop(port)
+
+
+@app.command(epilog=settings_help())
+def serve(port: Port = None, fd: Annotated[int | None, typer.Option(hidden=True)] = None) -> None:
+    """Run the server. Needs REDIS_URL, PRESENCE_SECRET and PRESENCE_API_KEY."""
+    serve_until_stopped(port, fd)
+
+
+@app.command()
+def migrate(
+    print_only: Annotated[
+        bool, typer.Option("--print", help="Print the SQL instead, for an SQL editor.")
+    ] = False,
+) -> None:
+    """Bring the database of DATABASE_URL up to date. Running it again changes nothing."""
+    bring_up_to_date(print_only=print_only)
+
+
+@app.command()
+def capacity(pool: Pool = "main", as_json: AsJson = False) -> None:
+    """Show how full a pool is."""
+    reply = Remote.from_environment(pool).call("GET", "/v1/capacity")
+    show(reply, as_json=as_json, names=CAPACITY_FIELDS)
+
+
+@app.command()
+def sessions(
+    status: Annotated[str | None, typer.Option(help="Only active, completed or abandoned ones.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="Go on where an earlier list ended.")] = None,
+    pool: Pool = "main",
+    as_json: AsJson = False,
+) -> None:
+    """List sessions, newest first."""
+    query = {"limit": str(limit), "status": status, "cursor": cursor}
+    given = {name: value for name, value in query.items() if value is not None}
+    show_sessions(Remote.from_environment(pool).call("GET", "/v1/sessions", query=given), as_json=as_json)
+
+
+@app.command()
+def limit(
+    places: Annotated[int, typer.Argument(min=0, help="How many interviews may run at once.")],
+    pool: Pool = "main",
+    as_json: AsJson = False,
+) -> None:
+    """Set how many interviews may run at once. A lower limit throws nobody out."""
+    reply = Remote.from_environment(pool).call("PUT", f"/v1/pools/{pool}", body={"limit": places})
+    show(reply, as_json=as_json, names=POOL_FIELDS)
+
+
+@app.command()
+def mode(
+    new: Annotated[PoolMode, typer.Argument(metavar="open|paused|closed")],
+    pool: Pool = "main",
+    as_json: AsJson = False,
+) -> None:
+    """Open a pool, pause it (the line grows, nobody enters), or close it (no line)."""
+    reply = Remote.from_environment(pool).call("PUT", f"/v1/pools/{pool}", body={"mode": new.value})
+    show(reply, as_json=as_json, names=POOL_FIELDS)
+
+
+@app.command()
+def kick(session_id: SessionId, pool: Pool = "main", as_json: AsJson = False) -> None:
+    """End a session now: its place is freed, its page is closed."""
+    reply = Remote.from_environment(pool).call("DELETE", session_path(session_id))
+    show(
+        {"session_id": session_id, "ended": "kicked", **reply}, as_json=as_json, names=("session_id", "ended")
+    )
+
+
+@app.command()
+def cleanup(
+    hours: Annotated[float, typer.Option(min=0, help="Not seen for so long.")] = 3,
+    pool: Pool = "main",
+    as_json: AsJson = False,
+) -> None:
+    """End sessions that nobody has seen for some hours, as abandoned."""
+    reply = Remote.from_environment(pool).call("POST", "/v1/cleanup", body={"hours": hours})
+    show(reply, as_json=as_json)
+
+
+@app.command()
+def token(session_id: SessionId, pool: Pool = "main", as_json: AsJson = False) -> None:
+    """Print a new token for a session."""
+    reply = Remote.from_environment(pool).call("POST", session_path(session_id, "/token"))
+    if as_json:
+        show(reply, as_json=True)
+    else:
+        typer.echo(reply["token"])

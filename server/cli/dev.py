@@ -1,0 +1,147 @@
+"""`presence dev`: everything on this machine, started and stopped together."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+from server import logs
+from server.cli.errors import MISUSED, CommandError
+from server.cli.listening import DEFAULT_PORT, LOOPBACK, Place, choose, listen_near, url_of
+from server.cli.migrate import apply
+from server.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedRedis
+from server.embedded.postgres import psql_binary
+from server.serve import run
+from server.settings import DEV_API_KEY, DEV_SECRET, Settings, SettingsError
+
+FOLDER = Path(".presence")
+NOTE = "running.json"
+LOOPBACK_ORIGINS = (
+    "http://localhost:*",
+    "http://127.0.0.1:*",
+    "http://[::1]:*",
+    "https://localhost:*",
+    "https://127.0.0.1:*",
+)
+OVERRULED = ("REDIS_URL", "DATABASE_URL", "PRESENCE_SECRET", "PRESENCE_API_KEY", "PRESENCE_HOST")
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A development server that runs on a data folder."""
+
+    pid: int
+    url: str
+
+
+def develop(port: int | None, folder: Path = FOLDER) -> None:
+    """Start Redis, Postgres and the server; return when told to stop, with everything stopped."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    settings = _settings(port)
+    place = choose(settings)
+    with ExitStack() as stack:
+        note = stack.enter_context(_alone(folder))
+        # The development keys are known to everybody: only this machine may come in, whatever $PORT suggests.
+        sock = stack.enter_context(listen_near(Place(LOOPBACK, place.port, asked=place.asked)))
+        url = url_of(sock)
+        note.write_text(json.dumps({"pid": os.getpid(), "url": url}), encoding="utf-8")
+        if sock.getsockname()[1] != place.port:
+            typer.echo(f"Port {DEFAULT_PORT} is taken; using {sock.getsockname()[1]}.")
+        typer.echo("Starting Redis and Postgres …")
+        redis, postgres = _start_servers(stack, folder)
+        apply(postgres.url, settings)
+        settings = _settings(sock.getsockname()[1], redis_url=redis.url, database_url=postgres.url)
+        logs.configure(settings.log_level, settings.log_format)
+        typer.echo(_welcome(url, redis, postgres, folder))
+        run(settings, sock, demo=True)
+    typer.echo("Stopped.")
+
+
+def _settings(port: int | None, **embedded: str) -> Settings:
+    """The user's settings, but for what development decides itself."""
+    ours = {
+        "secret": (DEV_SECRET,),
+        "api_key": (DEV_API_KEY,),
+        "host": LOOPBACK,
+        "database_url": None,
+        **embedded,
+    }
+    asked = {} if port is None else {"port": port}
+    try:
+        theirs = Settings.read(**{**ours, **asked})
+    except SettingsError as error:
+        raise CommandError(*error.problems, exit_code=MISUSED) from None
+    return theirs.model_copy(update={"allowed_origins": (*LOOPBACK_ORIGINS, *theirs.allowed_origins)})
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[Path]:
+    """Hold the folder; if another holds it, a CommandError says who and where."""
+    folder.mkdir(parents=True, exist_ok=True)
+    note = folder / NOTE
+    with note.open("a", encoding="utf-8") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CommandError(_who_runs(folder)) from None
+        yield note
+        note.write_text("", encoding="utf-8")
+
+
+def running_in(folder: Path = FOLDER) -> Running | None:
+    """The development server that runs on this folder; None if none does."""
+    try:
+        with (folder / NOTE).open(encoding="utf-8") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                told = json.loads(handle.read())
+                return Running(told["pid"], told["url"])
+    except (OSError, ValueError):
+        return None
+    return None
+
+
+def _who_runs(folder: Path) -> str:
+    running = running_in(folder)
+    if running is None:
+        return f"another `presence dev` is just starting on {folder.resolve()}"
+    return (
+        f"`presence dev` runs here already: {running.url} (process {running.pid}, data in {folder.resolve()})"
+    )
+
+
+def _start_servers(stack: ExitStack, folder: Path) -> tuple[EmbeddedRedis, EmbeddedPostgres]:
+    try:
+        redis = stack.enter_context(EmbeddedRedis.start(folder / "redis"))
+        postgres = stack.enter_context(EmbeddedPostgres.start(folder / "postgres"))
+    except EmbeddedError as error:
+        raise CommandError(str(error)) from None
+    return redis, postgres
+
+
+def _welcome(url: str, redis: EmbeddedRedis, postgres: EmbeddedPostgres, folder: Path) -> str:
+    psql = "psql" if shutil.which("psql") else psql_binary()
+    ignored = [name for name in OVERRULED if os.environ.get(name)]
+    lines = [
+        "",
+        f"  Open       {url}/demo",
+        f"  API key    {DEV_API_KEY}",
+        f"  Secret     {DEV_SECRET}",
+        f"  Redis      redis-cli -p {redis.port}",
+        f"  Postgres   {psql} {postgres.url}",
+        f"  Data       {folder.resolve()}",
+        "  Stop       Ctrl-C",
+        *([f"  Ignored    {', '.join(ignored)} (development uses its own)"] if ignored else []),
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,145 @@
+"""The operators' commands: the HTTP API, with tables for people and JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from server.cli.dev import running_in
+from server.cli.errors import MISUSED, CommandError
+from server.settings import DEV_API_KEY
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+TIMEOUT_S = 10.0
+Reply = Mapping[str, Any]
+
+
+class Remote:
+    """A server and the key that opens it. Every failure is a CommandError of one sentence."""
+
+    def __init__(self, url: str, api_key: str, pool: str) -> None:
+        self._url = url
+        self._client = httpx.Client(
+            base_url=url,
+            headers={"Authorization": f"Bearer {api_key}"},
+            params={"pool": pool},
+            timeout=TIMEOUT_S,
+        )
+
+    @classmethod
+    def from_environment(cls, pool: str) -> Self:
+        """PRESENCE_URL and PRESENCE_API_KEY; without them the development server of this folder, if one runs."""
+        url, keys = os.environ.get("PRESENCE_URL"), os.environ.get("PRESENCE_API_KEY", "")
+        here = None if url or keys else running_in()
+        if here is not None:
+            return cls(here.url, DEV_API_KEY, pool)
+        key = keys.split(",")[0].strip()
+        if not key:
+            raise CommandError(
+                "PRESENCE_API_KEY is not set: the server's API key is needed", exit_code=MISUSED
+            )
+        return cls(url or DEFAULT_URL, key, pool)
+
+    def call(
+        self, method: str, path: str, *, body: object = None, query: Mapping[str, str] | None = None
+    ) -> Reply:
+        """Call the API and return its JSON object."""
+        try:
+            with self._client as client:
+                response = client.request(
+                    method, path, json=body, params=query and client.params.merge(query)
+                )
+        except httpx.UnsupportedProtocol:
+            raise CommandError(
+                "PRESENCE_URL must start with http:// or https://", exit_code=MISUSED
+            ) from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            reason = str(error) or type(error).__name__
+            raise CommandError(f"{self._url} can't be reached ({reason}): is the server running?") from None
+        if response.is_error:
+            raise CommandError(_complaint(response))
+        return _object(response)
+
+
+def _object(response: httpx.Response) -> Reply:
+    try:
+        reply = response.json() if response.content else {}
+    except ValueError:
+        reply = None
+    if not isinstance(reply, dict):
+        raise CommandError(f"{response.url.copy_with(query=None)} does not answer like a presence server")
+    return reply
+
+
+def _complaint(response: httpx.Response) -> str:
+    """The server's own sentence about what is wrong."""
+    try:
+        problem = response.json()
+        sentence = str(problem.get("detail") or problem["title"])
+    except (ValueError, KeyError, AttributeError):
+        sentence = response.reason_phrase
+    return f"{sentence} ({response.status_code})"
+
+
+def session_path(session_id: str, rest: str = "") -> str:
+    """Path of a session; whatever the id holds, it stays one segment."""
+    return f"/v1/sessions/{quote(session_id, safe='')}{rest}"
+
+
+def show(reply: Reply, *, as_json: bool, names: Sequence[str] | None = None) -> None:
+    """Print an object: all as JSON, or the named fields as a table."""
+    if as_json:
+        return print_json(reply)
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name in names or reply:
+        table.add_row(name, _text(reply.get(name)))
+    return Console(soft_wrap=True).print(table)
+
+
+def show_sessions(reply: Reply, *, as_json: bool) -> None:
+    """Print sessions, newest first."""
+    if as_json:
+        return print_json(reply)
+    columns = (
+        "session_id",
+        "user_id",
+        "language_code",
+        "current_page",
+        "status",
+        "online",
+        "interview",
+        "started_at",
+    )
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for session in reply["sessions"]:
+        table.add_row(*(_text(session.get(column)) for column in columns))
+    Console().print(table)
+    if reply.get("next_cursor"):
+        typer.echo(f"More: --cursor {reply['next_cursor']}")
+    return None
+
+
+def print_json(reply: Reply) -> None:
+    """Print as JSON, for programs."""
+    typer.echo(json.dumps(reply, indent=2, ensure_ascii=False))
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        state = str(value.get("state", ""))
+        return f"{state} {value['position']}" if "position" in value else state
+    return str(value)

@@ -1,0 +1,101 @@
+"""`presence serve`: production. Settings must be right; each worker process is a node."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+import structlog
+
+from server import logs
+from server.cli.errors import MISUSED, CommandError
+from server.cli.listening import choose, listen_at
+from server.embedded.child import Identity
+from server.serve import run
+from server.settings import ProductionSettings, SettingsError
+
+log = structlog.get_logger(__name__)
+
+NO_HISTORY = "DATABASE_URL is not set: there is no history, and nothing is kept of ended sessions"
+POLL_S = 0.2
+RESTART_PAUSE_S = 1.0
+
+
+def serve(port: int | None, fd: int | None) -> None:
+    """Check the settings, listen, and serve until told to stop. `fd`: a socket that a parent listens on."""
+    settings = _settings(port)
+    workers = _workers()
+    place = choose(settings)
+    logs.configure(settings.log_level, settings.log_format)
+    if fd is not None:
+        return run(settings, socket.socket(fileno=fd), demo=False)
+    if settings.database_url is None:
+        log.warning("no_history", hint=NO_HISTORY)
+    with listen_at(place) as sock:
+        if workers == 1:
+            return run(settings, sock, demo=False)
+        return Workers(sock, workers).supervise()
+
+
+def _settings(port: int | None) -> ProductionSettings:
+    try:
+        return ProductionSettings.read(**({} if port is None else {"port": port}))
+    except SettingsError as error:
+        raise CommandError(*error.problems, exit_code=MISUSED) from None
+
+
+def _workers() -> int:
+    text = os.environ.get("WEB_CONCURRENCY") or "1"
+    if not text.isdecimal() or int(text) < 1:
+        raise CommandError("WEB_CONCURRENCY must be a whole number from 1", exit_code=MISUSED)
+    return int(text)
+
+
+class Workers:
+    """Worker processes on one listening socket. One that dies is replaced; they all end with us."""
+
+    def __init__(self, sock: socket.socket, count: int) -> None:
+        self._sock = sock
+        self._stopping = False
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._count = count
+
+    def supervise(self) -> None:
+        """Return when all have ended after a SIGTERM or SIGINT."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        while not self._stopping:
+            self._fill()
+            time.sleep(POLL_S)
+        for process in self._processes:
+            process.wait()
+
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+        for process in self._processes:
+            process.send_signal(signal.SIGTERM)
+
+    def _fill(self) -> None:
+        ended = [process for process in self._processes if process.poll() is not None]
+        for process in ended:
+            log.error("worker_ended", pid=process.pid, exit_code=process.returncode)
+            self._processes.remove(process)
+        if ended:
+            time.sleep(RESTART_PAUSE_S)  # a worker that can't start must not keep the machine busy
+        while len(self._processes) < self._count and not self._stopping:
+            self._processes.append(self._start())
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "server.cli", "serve", "--fd", str(self._sock.fileno())]
+        return subprocess.Popen(  # noqa: S603 - the command is our own
+            Identity.ours().wrap(command, signal.SIGTERM),
+            pass_fds=(self._sock.fileno(),),
+            start_new_session=True,  # Ctrl-C reaches us, and we tell them
+            cwd=Path.cwd(),
+        )
