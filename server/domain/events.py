@@ -36,7 +36,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     """One event. `seq` counts up from 1 in each `epoch` without gaps; `at` is wall-clock ms.
 
     `cause` says why (`closed`, `timeout`, `max_length`, ...); `connection_id` and `tab` name the connection
-    of `connected` and `disconnected`.
+    of `connected` and `disconnected`; `actor` is who changed the pool.
     """
 
     type: EventType
@@ -49,3 +49,4 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     cause: str | None = None
     connection_id: str | None = None
     tab: str | None = None
+    actor: str | None = None

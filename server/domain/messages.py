@@ -52,7 +52,7 @@ class _FromBrowser(msgspec.Struct, frozen=True, tag_field="type"):
     """A message from the browser. Unknown fields are ignored, so that old servers take newer clients."""
 
 
-class Hello(_FromBrowser, tag="hello"):
+class Hello(_FromBrowser, frozen=True, tag="hello"):
     """The first message, within 5 s. `attempt` rises with each connection that a tab makes."""
 
     token: Token
@@ -62,48 +62,48 @@ class Hello(_FromBrowser, tag="hello"):
     visible: bool | None = None
 
 
-class Heartbeat(_FromBrowser, tag="heartbeat"):
+class Heartbeat(_FromBrowser, frozen=True, tag="heartbeat"):
     """A sign of life of the page's script, answered by `ack` with the same `seq`."""
 
     seq: Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
     visible: bool | None = None
 
 
-class PageChanged(_FromBrowser, tag="page"):
+class PageChanged(_FromBrowser, frozen=True, tag="page"):
     """The participant is on another page."""
 
     page: Page
 
 
-class Visible(_FromBrowser, tag="visible"):
+class Visible(_FromBrowser, frozen=True, tag="visible"):
     """The page was shown or hidden."""
 
     visible: bool
 
 
-class Enter(_FromBrowser, tag="enter"):
+class Enter(_FromBrowser, frozen=True, tag="enter"):
     """Claim a permit or a place in the line."""
 
     takeover: bool = False
 
 
-class Accept(_FromBrowser, tag="accept"):
+class Accept(_FromBrowser, frozen=True, tag="accept"):
     """Accept the offered permit."""
 
 
-class Leave(_FromBrowser, tag="leave"):
+class Leave(_FromBrowser, frozen=True, tag="leave"):
     """Give back the permit, or leave the line."""
 
 
-class Complete(_FromBrowser, tag="complete"):
+class Complete(_FromBrowser, frozen=True, tag="complete"):
     """The interview is finished: the session ends as completed."""
 
 
-class Watch(_FromBrowser, tag="watch"):
+class Watch(_FromBrowser, frozen=True, tag="watch"):
     """Send `capacity` whenever it changes."""
 
 
-class Unwatch(_FromBrowser, tag="unwatch"):
+class Unwatch(_FromBrowser, frozen=True, tag="unwatch"):
     """Send no more `capacity`."""
 
 
@@ -114,7 +114,7 @@ class _ToBrowser(msgspec.Struct, frozen=True, tag_field="type"):
     """A message to the browser."""
 
 
-class Welcome(_ToBrowser, tag="welcome"):
+class Welcome(_ToBrowser, frozen=True, tag="welcome"):
     """The answer to `hello`. `resumed`: the session had been connected before."""
 
     session_id: str
@@ -125,25 +125,25 @@ class Welcome(_ToBrowser, tag="welcome"):
     capacity: Capacity
 
 
-class Ack(_ToBrowser, tag="ack"):
+class Ack(_ToBrowser, frozen=True, tag="ack"):
     """The answer to the heartbeat of the same `seq`."""
 
     seq: int
 
 
-class TokenMessage(_ToBrowser, tag="token"):
+class TokenMessage(_ToBrowser, frozen=True, tag="token"):
     """A newer token: on grant, on joining the line, and before the old one expires."""
 
     token: str
 
 
-class Drain(_ToBrowser, tag="drain"):
+class Drain(_ToBrowser, frozen=True, tag="drain"):
     """This node stops: connect anew after so many ms, then close this socket."""
 
     reconnect_in_ms: int
 
 
-class ErrorMessage(_ToBrowser, tag="error", omit_defaults=True):
+class ErrorMessage(_ToBrowser, frozen=True, tag="error", omit_defaults=True):
     """Something went wrong; a close may follow. `code` is for programs, `message` for people."""
 
     code: str

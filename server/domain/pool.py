@@ -71,6 +71,7 @@ class PoolState(msgspec.Struct, frozen=True):
     pool: str
     epoch: str
     at: int
+    seq: int
     mode: Mode
     limit: int
     active: int

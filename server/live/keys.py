@@ -48,6 +48,21 @@ class PoolKeys:
         return self.prefix + "events"
 
     @property
+    def sessions(self) -> str:
+        """ZSET: the sessions that have not ended, by start time."""
+        return self.prefix + "sessions"
+
+    @property
+    def ended(self) -> str:
+        """ZSET: ended sessions whose final row is not committed yet, by start time."""
+        return self.prefix + "ended"
+
+    @property
+    def dirty(self) -> str:
+        """ZSET: sessions not yet flushed, by when they became dirty."""
+        return self.prefix + "dirty"
+
+    @property
     def lease(self) -> str:
         """STRING with TTL: which node flushes this pool."""
         return self.prefix + "flush_lease"

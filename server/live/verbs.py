@@ -18,7 +18,7 @@ class Item(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     session_id: str
 
 
-class Open(Item):
+class Open(Item, frozen=True):
     """Open a session, or resume the user's. `given`: the caller chose the id, and it is not to be replaced."""
 
     user_id: str
@@ -28,7 +28,7 @@ class Open(Item):
     metadata: str | None = None
 
 
-class Connect(Item):
+class Connect(Item, frozen=True):
     """A connection of a session: a WebSocket's hello, or the first heartbeat over HTTP.
 
     `token_expired`: the token was rightly signed but too old; it still reconnects within `resume_s`.
@@ -43,7 +43,7 @@ class Connect(Item):
     token_expired: bool = False
 
 
-class Beat(Item):
+class Beat(Item, frozen=True):
     """A heartbeat over HTTP of a connection made before."""
 
     connection_id: str
@@ -51,7 +51,7 @@ class Beat(Item):
     visible: bool | None = None
 
 
-class Update(Item):
+class Update(Item, frozen=True):
     """New values for a session. With a `connection_id` only if that is the current connection."""
 
     connection_id: str | None = None
@@ -60,20 +60,20 @@ class Update(Item):
     metadata: str | None = None
 
 
-class Drop(Item):
+class Drop(Item, frozen=True):
     """A connection was lost. `cause`: `closed`, `timeout`, `bye`, `too_slow`, `replaced`, ..."""
 
     connection_id: str
     cause: str
 
 
-class Look(Item):
+class Look(Item, frozen=True):
     """Read a session. `sign_of_life`: an API key's poll, which counts until the browser has been seen."""
 
     sign_of_life: bool = False
 
 
-class Claim(Item):
+class Claim(Item, frozen=True):
     """Claim a permit. `wait`: else a place in line will do. `sign_of_life` as in `Look`."""
 
     wait: bool = True
@@ -81,20 +81,20 @@ class Claim(Item):
     sign_of_life: bool = False
 
 
-class Release(Item):
+class Release(Item, frozen=True):
     """Give back the permit, or leave the line; with a `fence` only that permit."""
 
     fence: int | None = None
 
 
-class Finish(Item):
+class Finish(Item, frozen=True):
     """End a session."""
 
     reason: EndReason
     fence: int | None = None
 
 
-class Ack(Item):
+class Ack(Item, frozen=True):
     """A row that was written, or refused; see `persistence.port.Outcome`."""
 
     version: int
@@ -150,6 +150,5 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     state: PoolState
     last_event_id: str
-    last_seq: int
     holders: Mapping[str, int]
     line: list[str]

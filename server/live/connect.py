@@ -1,0 +1,84 @@
+"""Connects to Redis by URL: one server, a unix socket, Sentinel or Cluster."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+
+# Requests wait for Redis, so a silent one must be given up soon; one that merely restarted deserves a second try.
+ANSWER_WITHIN_S = 2.0
+CONNECT_WITHIN_S = 1.0
+DEFAULT_PORTS = {"redis+sentinel": 26379, "redis+cluster": 6379}
+
+
+class RedisClient(Protocol):
+    """What is used of redis-py's clients, which all offer it: any command, and the end."""
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - replies are what they are
+        """Run a command and return its parsed reply."""
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+
+
+def connect(url: str) -> RedisClient:
+    """A client for `url`. Connects at the first command. Raises ValueError for a URL it does not understand."""
+    parts = urlsplit(url)
+    if parts.scheme == "redis+sentinel":
+        return _sentinel(parts)
+    if parts.scheme == "redis+cluster":
+        return _cluster(parts)
+    client: RedisClient = Redis.from_url(url, **_options())
+    return client
+
+
+def _options() -> dict[str, Any]:
+    return {
+        "socket_timeout": ANSWER_WITHIN_S,
+        "socket_connect_timeout": CONNECT_WITHIN_S,
+        "retry": Retry(NoBackoff(), 1),
+    }
+
+
+def _sentinel(parts: SplitResult) -> RedisClient:
+    """`redis+sentinel://[user:password@]host[:port][,host[:port]...]/master[/database]`."""
+    master, _, database = parts.path.strip("/").partition("/")
+    if not master:
+        raise ValueError("A redis+sentinel:// URL must name the master: redis+sentinel://host:26379/mymaster")
+    sentinel = Sentinel(_hosts(parts), socket_timeout=CONNECT_WITHIN_S)  # type: ignore[no-untyped-call]
+    options = {**_credentials(parts), **_options()}
+    client: RedisClient = sentinel.master_for(master, db=int(database or 0), **options)
+    return client
+
+
+def _cluster(parts: SplitResult) -> RedisClient:
+    """`redis+cluster://[user:password@]host[:port][,host[:port]...]`."""
+    nodes = [ClusterNode(host, port) for host, port in _hosts(parts)]
+    client: RedisClient = RedisCluster(startup_nodes=nodes, **_credentials(parts), **_options())
+    return client
+
+
+def _hosts(parts: SplitResult) -> list[tuple[str, int]]:
+    hosts = []
+    for address in parts.netloc.rpartition("@")[2].split(","):
+        host, _, port = address.rpartition(":") if address.count(":") == 1 else (address, "", "")
+        hosts.append((host or address, int(port or DEFAULT_PORTS[parts.scheme])))
+    return hosts
+
+
+def _credentials(parts: SplitResult) -> dict[str, Any]:
+    userinfo = parts.netloc.rpartition("@")[0]
+    if not userinfo:
+        return {}
+    user, _, password = userinfo.partition(":")
+    return (
+        {"username": unquote(user), "password": unquote(password)}
+        if user
+        else {"password": unquote(password)}
+    )

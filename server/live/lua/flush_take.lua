@@ -1,0 +1,20 @@
+-- flush_take.lua: read dirty sessions, the longest dirty first. They stay dirty until acked. Read-only.
+-- KEYS     the pool's keys (prelude.lua)
+-- ARGV     how many at most, then the names of the fields to read
+-- Returns  head; per session its fields in the order of ARGV (null where absent)
+
+if not open_pool() then
+  return NO_POOL
+end
+
+local fields = {}
+for i = 2, #ARGV do
+  fields[#fields + 1] = ARGV[i]
+end
+
+local reply = { '' }
+for _, session_id in ipairs(redis.call('ZRANGE', DIRTY, 0, tonumber(ARGV[1]) - 1)) do
+  reply[#reply + 1] = redis.call('HMGET', session_key(session_id), unpack(fields))
+end
+reply[1] = head()
+return reply

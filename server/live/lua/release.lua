@@ -1,0 +1,22 @@
+-- release.lua: give permits back, or leave the line. Repeating it changes nothing.
+-- KEYS     the pool's keys (prelude.lua)
+-- ARGV     per session JSON: session_id, fence?
+-- Returns  head; per session JSON, its standing; or !unknown, !stale_fence
+
+if not open_pool() then
+  return NO_POOL
+end
+allow_when_full()
+
+return each_item(function(item)
+  local record = session(item.session_id)
+  if not record then
+    local end_reason = redis.call('HGET', tombstone_key(item.session_id), 'end_reason')
+    return end_reason and { state = 'none', reason = REASON_OF_END[end_reason] } or '!unknown'
+  elseif item.fence and item.fence ~= tonumber(record.fence) then
+    return '!stale_fence'
+  end
+  release(record, 'released', 'released')
+  pump()
+  return admission(record)
+end)

@@ -1,0 +1,48 @@
+-- renew.lua: extend the deadlines of connections that a node holds.
+-- KEYS     the pool's keys (prelude.lua)
+-- ARGV     session_id, connection_id for each connection
+-- Returns  head; per connection 1 renewed, 0 no longer yours, 2 unknown or reaped (register it again)
+
+local NO_LONGER_YOURS, RENEWED, REGISTER_AGAIN = 0, 1, 2
+
+if not open_pool() then
+  return NO_POOL
+end
+allow_when_full()
+
+local ttl_ms = config.alive_ttl_ms
+local new_deadline = now + ttl_ms
+local scores = {}
+
+-- The cheap form: the TTL key still holds the connection. The record is read only if it does not.
+local function renew(session_id, connection_id)
+  local key = alive_key(session_id)
+  if redis.call('GET', key) == connection_id then
+    redis.call('PEXPIRE', key, ttl_ms)
+    return RENEWED
+  end
+  local current, status = unpack(redis.call('HMGET', session_key(session_id), 'connection_id', 'status'))
+  if current == connection_id then
+    redis.call('SET', key, connection_id, 'PX', ttl_ms)
+    return RENEWED
+  elseif not current and (not status or status == 'active') then
+    return REGISTER_AGAIN
+  end
+  return NO_LONGER_YOURS
+end
+
+local reply = { '' }
+for i = 1, #ARGV, 2 do
+  local outcome = renew(ARGV[i], ARGV[i + 1])
+  reply[#reply + 1] = outcome
+  if outcome == RENEWED then
+    scores[#scores + 1] = new_deadline
+    scores[#scores + 1] = ARGV[i]
+  end
+end
+if #scores > 0 then
+  redis.call('ZADD', ONLINE, unpack(scores))
+end
+save()
+reply[1] = head()
+return reply

@@ -1,0 +1,9 @@
+-- state.lua: the pool's counts. Read-only.
+-- KEYS     the pool's keys (prelude.lua)
+-- ARGV     none
+-- Returns  head
+
+if not open_pool() then
+  return NO_POOL
+end
+return { head() }

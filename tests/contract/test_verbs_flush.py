@@ -1,0 +1,162 @@
+"""The dirty set: what is taken, acked, touched and buried."""
+
+from __future__ import annotations
+
+import pytest
+
+from persistence.port import Outcome
+from persistence.rows import PresenceRow
+from server.domain.errors import SessionEndedError
+from server.domain.session import EndReason
+from server.live.dirty import StoreDirtySessions
+from tests.contract.conftest import POOL, START_MS, Bench
+
+
+def written(row: PresenceRow, **fields: object) -> Outcome:
+    return Outcome(row.session_id, row.version, row.last_seen_ms, **fields)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def dirty(bench: Bench) -> StoreDirtySessions:
+    return StoreDirtySessions(bench.store)
+
+
+async def test_a_change_is_taken_with_its_state_until_it_is_acked(
+    bench: Bench, dirty: StoreDirtySessions
+) -> None:
+    await bench.open("a", language_code="de", metadata='{"k":1}')
+    await bench.claim("a")
+    (row,) = await dirty.take(POOL, 10)
+    assert await dirty.take(POOL, 10) == [row]
+    assert row == PresenceRow(
+        session_id="s-a",
+        user_id="a",
+        pool="main",
+        status="active",
+        version=row.version,
+        started_at_ms=START_MS,
+        last_seen_ms=START_MS,
+        is_in_interview=True,
+        language_code="de",
+        interview_started_at_ms=START_MS,
+        waited_s=0.0,
+        metadata='{"k":1}',
+    )
+    assert (await dirty.backlog(POOL)).sessions == 1
+    await dirty.ack(POOL, [written(row)])
+    assert await dirty.take(POOL, 10) == []
+    assert (await dirty.backlog(POOL)).sessions == 0
+
+
+async def test_a_session_changed_in_between_stays_dirty(bench: Bench, dirty: StoreDirtySessions) -> None:
+    await bench.open("a")
+    (row,) = await dirty.take(POOL, 10)
+    await bench.claim("a")
+    await dirty.ack(POOL, [written(row)])
+    (newer,) = await dirty.take(POOL, 10)
+    assert newer.version > row.version
+    assert newer.is_in_interview
+
+
+async def test_an_ended_session_is_buried_only_when_its_final_row_is_acked(
+    bench: Bench, dirty: StoreDirtySessions
+) -> None:
+    await bench.open("a")
+    (active,) = await dirty.take(POOL, 10)
+    await bench.finish("a", EndReason.KICKED)
+    (final,) = await dirty.take(POOL, 10)
+    await dirty.ack(POOL, [written(active)])
+    assert (await bench.look("a")).record.end_reason is EndReason.KICKED
+    await dirty.ack(POOL, [written(final)])
+    with pytest.raises(SessionEndedError):
+        await bench.look("a")
+    assert await bench.redis.exists("presence:{main}:session:s-a") == 0
+    assert await bench.redis.exists("presence:{main}:tombstone:s-a") == 1
+    await dirty.ack(POOL, [written(final)])
+
+
+async def test_a_row_refused_for_a_version_that_redis_never_gave_is_raised_above_it(
+    bench: Bench, dirty: StoreDirtySessions
+) -> None:
+    await bench.open("a")
+    (row,) = await dirty.take(POOL, 10)
+    foreign = row.version + 10**9
+    await dirty.ack(POOL, [written(row, refused_by=foreign)])
+    (again,) = await dirty.take(POOL, 10)
+    assert again.version > foreign
+    await dirty.ack(POOL, [written(again)])
+    assert await dirty.take(POOL, 10) == []
+
+
+async def test_a_row_refused_because_of_a_newer_write_of_the_same_session_is_dropped(
+    bench: Bench, dirty: StoreDirtySessions
+) -> None:
+    await bench.open("a")
+    (old,) = await dirty.take(POOL, 10)
+    await bench.claim("a")
+    (new,) = await dirty.take(POOL, 10)
+    await dirty.ack(POOL, [written(new)])
+    await dirty.ack(POOL, [written(old, refused_by=new.version)])
+    assert await dirty.take(POOL, 10) == []
+
+
+async def test_a_stay_that_the_table_holds_as_completed_is_not_tried_for_ever(
+    bench: Bench, dirty: StoreDirtySessions
+) -> None:
+    await bench.open("a")
+    (row,) = await dirty.take(POOL, 10)
+    await dirty.ack(POOL, [written(row, refused_by=row.version + 5, final=True)])
+    assert await dirty.take(POOL, 10) == []
+
+
+async def test_touch_moves_last_seen_of_the_present_and_of_those_in_permit_grace_only(
+    bench: Bench, dirty: StoreDirtySessions
+) -> None:
+    here = await bench.connect("here")
+    graced = await bench.connect("graced")
+    await bench.claim("graced")
+    await bench.connect("gone")
+    await bench.open("api")
+    await bench.drop(graced)
+    await bench.pass_time(16, renewing=[here])
+    rows = {row.session_id: row for row in await dirty.take(POOL, 10)}
+    await dirty.ack(POOL, [written(row) for row in rows.values()])
+    await dirty.touch(POOL)
+    touched = {row.session_id: row for row in await dirty.take(POOL, 10)}
+    assert sorted(touched) == ["s-graced", "s-here"]
+    assert {row.last_seen_ms for row in touched.values()} == {START_MS + 16_000}
+    assert touched["s-here"].version == rows["s-here"].version
+
+
+async def test_touch_reaches_every_session_however_many_there_are(
+    bench: Bench, dirty: StoreDirtySessions
+) -> None:
+    connected = [await bench.connect(f"u{n}") for n in range(1100)]
+    rows = await dirty.take(POOL, 2000)
+    await dirty.ack(POOL, [written(row) for row in rows])
+    await bench.pass_time(5, renewing=connected)
+    await dirty.touch(POOL)
+    assert (await dirty.backlog(POOL)).sessions == 1100
+
+
+async def test_the_longest_dirty_comes_first(bench: Bench, dirty: StoreDirtySessions) -> None:
+    for name in ("c", "a", "b"):
+        await bench.open(name)
+        await bench.set_clock(bench.wall_ms + 1)
+    assert [row.session_id for row in await dirty.take(POOL, 2)] == ["s-c", "s-a"]
+
+
+async def test_one_holder_at_a_time_has_the_lease(bench: Bench, dirty: StoreDirtySessions) -> None:
+    assert await dirty.lease(POOL, "n1", 60_000)
+    assert await dirty.lease(POOL, "n1", 60_000)
+    assert not await dirty.lease(POOL, "n2", 60_000)
+    await dirty.release_lease(POOL, "n2")
+    assert not await dirty.lease(POOL, "n2", 60_000)
+    await dirty.release_lease(POOL, "n1")
+    assert await dirty.lease(POOL, "n2", 60_000)
+
+
+async def test_the_pools_are_listed_with_limit_and_mode(bench: Bench, dirty: StoreDirtySessions) -> None:
+    await bench.configure(limit=4)
+    (pool,) = await dirty.pools()
+    assert (pool.pool, pool.limit, pool.mode) == ("main", 4, "open")
