@@ -1,0 +1,443 @@
+"""One connection's life after its hello: the browser's messages, the session's events, the end."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+
+import msgspec
+from msgspec import structs
+from starlette.types import Message, Receive
+from websockets.frames import CloseCode
+
+from server.domain.errors import (
+    BadTokenError,
+    PresenceError,
+    RedisAwayError,
+    SessionEndedError,
+    StaleConnectionError,
+    SupersededAttemptError,
+    UnknownSessionError,
+)
+from server.domain.events import Event, EventType
+from server.domain.interview import Admission, Interview, InterviewState, Reason, interview
+from server.domain.messages import (
+    Accept,
+    Ack,
+    Close,
+    Complete,
+    Enter,
+    ErrorMessage,
+    FromBrowser,
+    Heartbeat,
+    Hello,
+    Leave,
+    PageChanged,
+    ToBrowser,
+    TokenMessage,
+    Unwatch,
+    Visible,
+    Watch,
+    Welcome,
+    encode,
+)
+from server.domain.pool import capacity
+from server.domain.session import EndReason, SessionRecord
+from server.domain.token import TokenClaims
+from server.live.verbs import Claim, Connect, Connected, Drop, Finish, Look, Release, Update
+from server.node.hub import Held, LocalPool, is_newer
+from server.node.limits import MessageRate
+from server.node.node import Node
+from server.node.protocol import TOO_SLOW, Transport
+from server.node.refusals import RefusedError, refusal, refuse, retry_in_ms
+
+Wish = Enter | Accept | Leave | Complete
+
+CLOSED = "closed"
+
+_decoder: msgspec.json.Decoder[FromBrowser] = msgspec.json.Decoder(FromBrowser)
+_QUOTED = re.compile(r"'[^']*'")
+
+_REASON_OF_END = {EndReason.COMPLETED: Reason.COMPLETED, EndReason.KICKED: Reason.KICKED}
+_CAUSE_OF_CLOSE = {
+    Close.TOO_SLOW: TOO_SLOW,
+    Close.SUPERSEDED: "drain",
+    CloseCode.SERVICE_RESTART: "drain",
+}
+
+
+def decode(message: Message) -> FromBrowser:
+    """The message in an ASGI event. RefusedError, saying what is wrong, if it is none of ours."""
+    text = message.get("text")
+    if text is None:
+        raise RefusedError(
+            Close.BINARY, "binary", "Messages are JSON in text frames; a binary frame is none."
+        )
+    try:
+        return _decoder.decode(text)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        # What msgspec quotes is the browser's own and may be anything, even a token.
+        detail = _QUOTED.sub("'…'", str(error))
+        raise RefusedError(Close.BAD_MESSAGE, "bad_message", f"Bad message: {detail}.") from error
+
+
+def lost_because(disconnect: Message) -> str:
+    """Why a connection was lost, as `Drop.cause` says it."""
+    code, reason = disconnect.get("code", CloseCode.NO_STATUS_RCVD), disconnect.get("reason")
+    if code == CloseCode.ABNORMAL_CLOSURE and reason:
+        return str(reason)
+    return _CAUSE_OF_CLOSE.get(code, CLOSED)
+
+
+class Connection:
+    """A WebSocket whose hello was taken: a `Member` of the hub.
+
+    Answers and events come on different ways and may overtake each other. So while an answer is under way
+    (`_asking`), an event of this session is only counted (`_heard`), and the session looked at once more.
+    """
+
+    __slots__ = ("_asking", "_full_at", "_heard", "_node", "_pool", "_rate", "_transport", "held")
+
+    def __init__(self, node: Node, transport: Transport, held: Held, rate: MessageRate) -> None:
+        self.held = held
+        self._node = node
+        self._transport = transport
+        self._pool: LocalPool = node.hub.pool(held.pool)
+        self._rate = rate
+        self._full_at = 0.0
+        self._asking = 0
+        self._heard = 0
+
+    # Life
+
+    async def live(self, receive: Receive) -> None:
+        """Serve the browser's messages until the connection ends; then tell the store that it was lost."""
+        cause = CLOSED
+        try:
+            while (message := await receive())["type"] == "websocket.receive":
+                await self._take(message)
+            cause = lost_because(message)
+        except RefusedError as refused:
+            cause = refused.code
+            self._refuse(refused)
+        finally:
+            if self._node.hub.leave(self):
+                await self._drop(cause)
+
+    async def _drop(self, cause: str) -> None:
+        held = self.held
+        with self._node.unless_redis_is_away():
+            drop = Drop(session_id=held.session_id, connection_id=held.connection_id, cause=cause)
+            await self._node.store.drop(held.pool, drop)
+
+    async def _take(self, message: Message) -> None:
+        full_at = self._rate.spend(self._full_at, asyncio.get_running_loop().time())
+        if full_at is None:
+            raise RefusedError(Close.TOO_MANY_MESSAGES, "too_many_messages", "Too many messages in a second.")
+        self._full_at = full_at
+        await self._act_on(decode(message))
+
+    async def _act_on(self, message: FromBrowser) -> None:
+        match message:
+            case Heartbeat():
+                self.send(Ack(message.seq))
+                await self._note(visible=message.visible)
+            case PageChanged():
+                await self._note(page=message.page)
+            case Visible():
+                await self._note(visible=message.visible)
+            case Watch():
+                await self._watch()
+            case Unwatch():
+                self._pool.watchers.discard(self)
+            case Hello():
+                raise RefusedError(
+                    Close.BAD_MESSAGE, "bad_message", "Bad message: there was a hello already."
+                )
+            case Enter() | Accept() | Leave() | Complete():
+                await self._answer(message)
+
+    # The browser's wishes
+
+    async def _answer(self, wish: Wish) -> None:
+        """Do it and say how the session stands, even if nothing changed."""
+        try:
+            admission = await self._settled(partial(self._do, wish))
+        except SessionEndedError as ended:
+            self._end(EndReason(ended.end_reason))
+        except PresenceError as error:
+            self.send(ErrorMessage(error.code, str(error), retry_in_ms()))
+        else:
+            await self._show_answer(wish, admission)
+
+    async def _show_answer(self, wish: Wish, admission: Admission) -> None:
+        if isinstance(wish, Complete):
+            self._end(EndReason.COMPLETED)
+            return
+        self._show(admission)
+        if admission.reason is Reason.ENDED:
+            with self._node.unless_redis_is_away():
+                await self.reconcile()
+
+    async def _do(self, wish: Wish) -> Admission:
+        if not self._node.redis_up:
+            raise RedisAwayError("Redis does not answer; try again in a moment.")
+        store, pool, session_id = self._node.store, self.held.pool, self.held.session_id
+        match wish:
+            case Enter():
+                return await store.claim(pool, Claim(session_id=session_id, takeover=wish.takeover))
+            case Accept():
+                admission = await self._look()
+                is_offered = admission.state is InterviewState.OFFERED
+                return await store.claim(pool, Claim(session_id=session_id)) if is_offered else admission
+            case Leave():
+                return await store.release(pool, Release(session_id=session_id))
+            case Complete():
+                return await store.finish(pool, Finish(session_id=session_id, reason=EndReason.COMPLETED))
+
+    async def _watch(self) -> None:
+        pool = self._pool
+        pool.watchers.add(self)
+        with self._node.unless_redis_is_away():
+            state = await self._node.store.state(pool.name)
+            self.send(capacity(state))
+            if pool.is_news(state):
+                pool.state = None  # now not all watchers have been told the same
+                pool.changed.set()
+
+    async def _note(self, *, page: str | None = None, visible: bool | None = None) -> None:
+        """Remember what is new of the page, and tell the store: now, or when it is back."""
+        held = self.held
+        if page in (None, held.page) and visible in (None, held.visible):
+            return
+        held.page = held.page if page is None else page
+        held.visible = held.visible if visible is None else visible
+        held.untold = True
+        with self._node.unless_redis_is_away():
+            await self._tell()
+
+    async def _tell(self) -> None:
+        held = self.held
+        update = Update(
+            session_id=held.session_id,
+            connection_id=held.connection_id,
+            page=held.page,
+            visible=held.visible,
+        )
+        try:
+            await self._node.store.update(held.pool, update)
+        except (UnknownSessionError, SessionEndedError, StaleConnectionError):
+            await self.reconcile()
+        held.untold = False
+
+    # What happened to the session
+
+    def hear(self, event: Event) -> None:
+        """See `Member`."""
+        match event.type:
+            case EventType.CONNECTED:
+                if event.connection_id and is_newer(event.connection_id, self.held.connection_id):
+                    self.replaced_by(event.tab or None)
+            case EventType.COMPLETED | EventType.KICKED | EventType.ABANDONED:
+                self._end(EndReason(event.cause or event.type.value))
+            case EventType.GRANTED:
+                self._hear_grant(event.fence or 0)
+            case EventType.WAITING:
+                self._doubt(unless=InterviewState.WAITING)
+            case EventType.RELEASED | EventType.LEFT_LINE | EventType.TAKEN_OVER:
+                self._doubt(unless=InterviewState.NONE)
+            case EventType.OFFERED | EventType.OFFER_MISSED:
+                self._doubt()
+
+    def _hear_grant(self, fence: int) -> None:
+        """Said at once, without asking the store: somebody waits for it."""
+        if self._asking:
+            self._heard += 1
+        elif fence > self.held.fence:
+            ends_in_ms = self._pool.longest_interview_ms
+            self._show(Admission(InterviewState.GRANTED, fence=fence, ends_in_ms=ends_in_ms))
+
+    def _doubt(self, unless: InterviewState | None = None) -> None:
+        """Look the session up again, unless the event only says what we know already."""
+        self._heard += 1
+        if not self._asking and self.held.standing.state is not unless:
+            self._node.run_errand(self._look_again(), f"look {self.held.session_id}")
+
+    async def _look_again(self) -> None:
+        with self._node.unless_redis_is_away(), suppress(UnknownSessionError, SessionEndedError):
+            self._learn(await self._settled(self._look))
+
+    async def _look(self) -> Admission:
+        look = Look(session_id=self.held.session_id)
+        return (await self._node.store.look(self.held.pool, look)).admission
+
+    async def _settled(self, ask: Callable[[], Awaitable[Admission]]) -> Admission:
+        """The answer; a later one, if an event of this session came while it was under way."""
+        self._asking += 1
+        try:
+            while True:
+                heard = self._heard
+                admission = await ask()
+                if heard == self._heard:
+                    return admission
+                ask = self._look
+        finally:
+            self._asking -= 1
+
+    def compare(self, fence: int | None, *, waits: bool) -> None:
+        """See `Member`."""
+        if fence is not None:
+            self._hear_grant(fence)
+        elif waits or self.held.standing.state is not InterviewState.NONE:
+            self._doubt()
+
+    # What the browser is told
+
+    def send(self, message: ToBrowser) -> None:
+        """Send a message."""
+        self.send_text(encode(message))
+
+    def send_text(self, frame: str) -> None:
+        """See `Member`. A browser that reads too slowly is cut off."""
+        if not self._transport.send_text(frame):
+            self._refuse(RefusedError(Close.TOO_SLOW, TOO_SLOW, "The connection is too slow."))
+
+    def welcome(self, connected: Connected, known: TokenClaims) -> None:
+        """The answer to the hello, whose token said `known`."""
+        held = self.held
+        self._remember(connected.admission)
+        self.send(
+            Welcome(
+                session_id=held.session_id,
+                connection_id=held.connection_id,
+                resumed=connected.resumed,
+                heartbeat_s=self._node.settings.heartbeat_s,
+                interview=self._interview(connected.admission),
+                capacity=capacity(connected.state),
+            )
+        )
+        if (known.fence, known.ticket) != (held.standing.fence, held.standing.ticket):
+            self.refresh_token()
+        if self._pool.last_seq > connected.state.seq:
+            # An event of ours may have come before we were here to hear it.
+            self._doubt()
+
+    def place(self, position: int, waiting: int) -> None:
+        """See `Member`."""
+        standing = self.held.standing
+        if standing.state is InterviewState.WAITING and not self._asking:
+            self._show(structs.replace(standing, position=position, waiting=waiting))
+
+    def _learn(self, admission: Admission) -> None:
+        if _substance(admission) != _substance(self.held.standing):
+            self._show(admission)
+
+    def _show(self, admission: Admission) -> None:
+        before = self.held.standing
+        self.send(self._interview(admission))
+        if admission.state is InterviewState.DENIED:
+            return
+        self._remember(admission)
+        if (admission.fence, admission.ticket) not in ((before.fence, before.ticket), (None, None)):
+            self.refresh_token()
+
+    def _remember(self, admission: Admission) -> None:
+        self.held.standing = admission
+        self.held.fence = max(self.held.fence, admission.fence or 0)
+        self.held.told_at = asyncio.get_running_loop().time()
+
+    def _interview(self, admission: Admission) -> Interview:
+        return interview(admission, self._node.sentences.for_admission(admission, self.held.language_code))
+
+    def refresh_token(self) -> None:
+        """See `Member`."""
+        now_s = time.time()
+        self.held.token_expires_at = now_s + self._node.tokens.ttl_s
+        self.send(TokenMessage(self._node.tokens.issue(self.held.claims(), now_s)))
+
+    # Standing with the store
+
+    async def renewed(self) -> None:
+        """See `Member`."""
+        if self.held.untold:
+            await self._tell()
+
+    async def reconcile(self) -> None:
+        """See `Member`. Raises RedisAwayError, UnknownPoolError: it may be tried again."""
+        try:
+            seen = await self._node.store.look(self.held.pool, Look(session_id=self.held.session_id))
+        except SessionEndedError as ended:
+            self._end(EndReason(ended.end_reason))
+        except UnknownSessionError:
+            await self._register_again()
+        else:
+            await self._settle_with(seen.record)
+
+    async def _settle_with(self, record: SessionRecord) -> None:
+        if record.end_reason is not None:
+            self._end(record.end_reason)
+        elif record.connection_id is None:
+            await self._register_again()
+        elif is_newer(record.connection_id, self.held.connection_id):
+            self.replaced_by(record.tab)
+
+    async def _register_again(self) -> None:
+        held, store = self.held, self._node.store
+        try:
+            connected = await store.connect(held.pool, self._as_before())
+        except SupersededAttemptError:
+            self.replaced_by(held.tab)
+        except SessionEndedError as ended:
+            self._end(EndReason(ended.end_reason))
+        except (UnknownSessionError, BadTokenError) as error:
+            self._refuse(refusal(error))
+        else:
+            held.connection_id = connected.connection_id
+            self._learn(connected.admission)
+            if not self._node.hub.holds(self):
+                await self._drop(CLOSED)
+
+    def _as_before(self) -> Connect:
+        held = self.held
+        return Connect(
+            session_id=held.session_id,
+            node=self._node.store.node,
+            tab=held.tab,
+            attempt=held.attempt,
+            page=held.page,
+            visible=held.visible,
+        )
+
+    # Ends
+
+    def close(self, code: int, reason: str = "") -> None:
+        """See `Member`."""
+        self._transport.close(code, reason)
+
+    def replaced_by(self, tab: str | None) -> None:
+        """See `Member`."""
+        self._node.hub.leave(self)
+        if tab == self.held.tab:
+            self.close(CloseCode.NORMAL_CLOSURE, "replaced")
+        else:
+            self.close(Close.TAKEN_OVER, "taken over by another tab")
+
+    def _end(self, end_reason: EndReason) -> None:
+        """The session has ended, and this connection with it."""
+        self._node.hub.leave(self)
+        reason = _REASON_OF_END.get(end_reason, Reason.EXPIRED)
+        self.send(self._interview(Admission(InterviewState.NONE, reason=reason)))
+        self.close(Close.ENDED, end_reason.value)
+
+    def _refuse(self, refused: RefusedError) -> None:
+        about = {"session_id": self.held.session_id, "connection_id": self.held.connection_id}
+        refuse(self._transport, refused, **about)
+
+
+def _substance(admission: Admission) -> tuple[object, ...]:
+    """What of an admission is news; times that run down by themselves are not."""
+    return admission.state, admission.reason, admission.fence, admission.ticket, admission.position

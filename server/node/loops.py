@@ -1,0 +1,220 @@
+"""The background loops of a node. One that dies takes the process with it; Redis being away kills none."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+
+import structlog
+
+from server.domain.messages import Close, encode
+from server.domain.pool import DEFAULT_POOL, PoolChanges, PoolState, capacity
+from server.live.follower import Follower
+from server.live.verbs import Renewal
+from server.node.fanout import Fanout
+from server.node.hub import LocalPool, Member
+from server.node.line import is_due
+from server.node.node import Node
+from server.node.refusals import RefusedError, refuse
+
+log = structlog.get_logger(__name__)
+
+RENEW_AT_ONCE = 256
+TICK_S = 1.0
+POOLS_EVERY_S = 5.0
+CAPACITY_AT_MOST_EVERY_S = 0.5
+POSITIONS_EVERY_S = 1.0
+GREETING_CHECK_S = 0.25
+RETRY_S = 0.5
+TOKEN_CHECKS = 20  # in the life of a token
+FRAMES_AT_ONCE = 500
+
+
+@asynccontextmanager
+async def running(node: Node) -> AsyncIterator[None]:
+    """The loops run while this context is entered; if one dies, the context is cancelled and raises its error."""
+    async with asyncio.TaskGroup() as group:
+        loops = Loops(node, group)
+        await loops.start()
+        try:
+            yield
+        finally:
+            loops.stop()
+
+
+class Loops:
+    """All loops of a node, as tasks of one group: some for the whole node, some for each pool."""
+
+    def __init__(self, node: Node, group: asyncio.TaskGroup) -> None:
+        self._node = node
+        self._hub = node.hub
+        self._store = node.store
+        self._group = group
+        self._tasks: list[asyncio.Task[None]] = []
+        self._adopted: set[str] = set()
+        fanout = Fanout(node.hub)
+        self._follower = Follower(node.store, on_event=fanout.on_event, on_resync=fanout.on_resync)
+
+    async def start(self) -> None:
+        """Start them, with the pools that there are by now."""
+        await self._adopt_pools()
+        self._run("pools", self._pools())
+        self._run("follow", self._follower.run())
+        self._run("renew", self._renew())
+        self._run("greetings", self._greetings())
+        self._run("tokens", self._tokens())
+        if self._node.flusher is not None:
+            self._run("flush", self._node.flusher.run())
+
+    def stop(self) -> None:
+        """Cancel all."""
+        for task in self._tasks:
+            task.cancel()
+
+    def _run(self, name: str, loop: Coroutine[None, None, None]) -> None:
+        self._tasks.append(self._group.create_task(_dies_loudly(name, loop), name=name))
+
+    # Pools
+
+    async def _pools(self) -> None:
+        while True:
+            await asyncio.sleep(POOLS_EVERY_S if self._node.redis_up else RETRY_S)
+            await self._adopt_pools()
+
+    async def _adopt_pools(self) -> None:
+        """Look after each pool that there is; the default one is made if it is missing."""
+        with self._node.unless_redis_is_away():
+            names = await self._store.pool_names()
+            # Each node tells the pool its timings, so this is more than making it.
+            for name in {DEFAULT_POOL, *names} - self._adopted:
+                await self._store.configure(name, PoolChanges(), actor="node")
+            for name in {DEFAULT_POOL, *names} - self._adopted:
+                self._adopt(name)
+            if DEFAULT_POOL not in names and DEFAULT_POOL in self._adopted:
+                await self._store.configure(DEFAULT_POOL, PoolChanges(), actor="node")
+
+    def _adopt(self, name: str) -> None:
+        self._adopted.add(name)
+        pool = self._hub.pool(name)
+        self._follower.watch(name)
+        self._run(f"tick {name}", self._tick(pool))
+        self._run(f"capacity {name}", self._capacity(pool))
+        self._run(f"positions {name}", self._positions(pool))
+
+    async def _tick(self, pool: LocalPool) -> None:
+        while True:
+            with self._node.unless_redis_is_away():
+                self._saw(pool, await self._store.tick(pool.name))
+                if pool.config_changed:
+                    pool.config_changed = False
+                    pool.config = await self._store.config(pool.name)
+            await asyncio.sleep(TICK_S)
+
+    def _saw(self, pool: LocalPool, state: PoolState) -> None:
+        self._follower.notice(state)
+        if pool.is_news(state):
+            pool.changed.set()
+
+    async def _capacity(self, pool: LocalPool) -> None:
+        """At once when something changed, but twice a second at most."""
+        while True:
+            await pool.changed.wait()
+            pool.changed.clear()
+            if pool.watchers:
+                with self._node.unless_redis_is_away():
+                    await self._push_capacity(pool, await self._store.state(pool.name))
+            await asyncio.sleep(CAPACITY_AT_MOST_EVERY_S)
+
+    async def _push_capacity(self, pool: LocalPool, state: PoolState) -> None:
+        if not pool.is_news(state):
+            return
+        pool.state = state
+        frame = encode(capacity(state))
+        for number, watcher in enumerate(list(pool.watchers), start=1):
+            watcher.send_text(frame)
+            if number % FRAMES_AT_ONCE == 0:
+                await asyncio.sleep(0)
+
+    async def _positions(self, pool: LocalPool) -> None:
+        while True:
+            await asyncio.sleep(POSITIONS_EVERY_S)
+            if pool.line_moved and pool.waiters():
+                with self._node.unless_redis_is_away():
+                    pool.line_moved = False
+                    snapshot = await self._store.snapshot(pool.name)
+                    _push_positions(pool, snapshot.line, asyncio.get_running_loop().time())
+
+    # Connections
+
+    async def _renew(self) -> None:
+        """Renew every connection once in `renew_s`, in slices spread over it; after an outage all at once."""
+        loop = asyncio.get_running_loop()
+        hurry = False
+        while True:
+            due = loop.time()
+            batches = self._hub.batches(RENEW_AT_ONCE)
+            pause = self._node.settings.renew_s / max(1, len(batches))
+            for name, members in batches:
+                await self._renew_batch(name, members)
+                due += pause
+                if not (hurry and self._node.redis_up):
+                    await asyncio.sleep(min(pause, max(0.0, due - loop.time())))
+            hurry = not self._node.redis_up
+            if not batches or hurry:
+                await asyncio.sleep(RETRY_S if hurry else pause)
+
+    async def _renew_batch(self, name: str, members: Sequence[Member]) -> None:
+        held = [(member.held.session_id, member.held.connection_id) for member in members]
+        outcomes: list[Renewal] = []
+        with self._node.unless_redis_is_away():
+            outcomes = await self._store.renew(name, held)
+        await asyncio.gather(
+            *(self._after(member, outcome) for member, outcome in zip(members, outcomes, strict=False))
+        )
+
+    async def _after(self, member: Member, outcome: Renewal) -> None:
+        if not self._hub.holds(member):
+            return  # it went, or was replaced, while the store was asked
+        with self._node.unless_redis_is_away():
+            if outcome is Renewal.RENEWED:
+                await member.renewed()
+            else:
+                await member.reconcile()
+
+    async def _greetings(self) -> None:
+        while True:
+            await asyncio.sleep(GREETING_CHECK_S)
+            for transport in self._hub.late(asyncio.get_running_loop().time()):
+                refuse(transport, RefusedError(Close.NO_HELLO, "no_hello", "The hello did not come in time."))
+
+    async def _tokens(self) -> None:
+        every_s = self._node.settings.token_ttl_s / TOKEN_CHECKS
+        while True:
+            await asyncio.sleep(every_s)
+            soon = time.time() + 2 * every_s
+            for member in self._hub:
+                if member.held.token_expires_at < soon:
+                    member.refresh_token()
+
+
+def _push_positions(pool: LocalPool, line: Sequence[str], now: float) -> None:
+    waiters = pool.waiters()
+    for position, session_id in enumerate(line, start=1):
+        member = waiters.get(session_id)
+        if member is None:
+            continue
+        told, since = member.held.standing.position, now - member.held.told_at
+        if is_due(position, told, since):
+            member.place(position, len(line))
+        elif position != told:
+            pool.line_moved = True
+
+
+async def _dies_loudly(name: str, loop: Coroutine[None, None, None]) -> None:
+    try:
+        await loop
+    except Exception:
+        log.critical("loop_died", loop=name, exc_info=True)
+        raise

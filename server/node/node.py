@@ -1,0 +1,126 @@
+"""This process: what it is made of, how it is doing, and how it takes leave of its browsers."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import structlog
+
+from persistence.flusher import Flusher, FlushStatus
+from persistence.repository import Repository
+from server.domain.errors import RedisAwayError, RedisFullError, UnknownPoolError
+from server.domain.messages import DRAIN, Drain, encode
+from server.domain.sentences import Sentences
+from server.domain.token import Tokens
+from server.live.store import Store
+from server.node.hub import Hub
+from server.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+DRAIN_S = 10.0
+DRAIN_PATIENCE_S = 2.0
+RECONNECTS_PER_S = 500
+FINAL_FLUSH_S = 5.0
+LOOK_EVERY_S = 0.05
+
+
+class Node:
+    """What everything in this process works with. `history` and the flusher are there when Postgres is set."""
+
+    def __init__(self, settings: Settings, store: Store, tokens: Tokens, sentences: Sentences) -> None:
+        self.settings = settings
+        self.store = store
+        self.tokens = tokens
+        self.sentences = sentences
+        self.hub = Hub()
+        self.history: Repository | None = None
+        self.flusher: Flusher | None = None
+        self.draining = False
+        self.redis_up = True
+        self._errands: set[asyncio.Task[None]] = set()
+
+    @property
+    def connections(self) -> int:
+        """How many WebSockets this node holds."""
+        return len(self.hub)
+
+    @property
+    def postgres(self) -> Literal["ok", "down", "off"]:
+        """How Postgres is."""
+        return "off" if self.flusher is None else self.flusher.status.postgres
+
+    def flush_status(self) -> FlushStatus | None:
+        """How far Postgres is behind; None without Postgres."""
+        return None if self.flusher is None else self.flusher.status
+
+    @contextmanager
+    def unless_redis_is_away(self) -> Iterator[None]:
+        """For what is tried again anyway: Redis may be away. Each change is logged once.
+
+        A full Redis and a pool that it has lost (the loop over the pools makes it anew) are no news either.
+        """
+        try:
+            yield
+        except RedisAwayError as error:
+            self._note_redis(up=False, error=str(error))
+        except (UnknownPoolError, RedisFullError) as error:
+            log.debug("redis_refuses", error=error.code)
+        else:
+            self._note_redis(up=True)
+
+    def _note_redis(self, *, up: bool, error: str = "") -> None:
+        if up and not self.redis_up:
+            log.info("redis_back")
+        elif not up and self.redis_up:
+            log.error("redis_away", error=error)
+        self.redis_up = up
+
+    def run_errand(self, errand: Coroutine[None, None, None], name: str) -> None:
+        """Run a small thing for one session beside everything else; a bug in it is logged and costs nobody more."""
+        task = asyncio.create_task(errand, name=name)
+        self._errands.add(task)
+        task.add_done_callback(self._errand_done)
+
+    def _errand_done(self, task: asyncio.Task[None]) -> None:
+        self._errands.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("errand_failed", errand=task.get_name(), exc_info=error)
+
+    async def drain(self, within_s: float = DRAIN_S) -> None:
+        """Take leave: refuse who comes, flush, and tell the browsers to move, spread over the time that is there.
+
+        A browser connects anew before it closes here, so a socket that is still open has nowhere to go yet; what
+        is left in the end is closed with 4000. Returns as soon as nobody is left.
+        """
+        self.draining = True
+        connections = len(self.hub)
+        log.info("draining", connections=connections)
+        deadline = asyncio.get_running_loop().time() + within_s
+        self._tell_to_move(min(within_s - DRAIN_PATIENCE_S, connections / RECONNECTS_PER_S))
+        await self.flush()
+        patience = min(within_s, connections / RECONNECTS_PER_S + DRAIN_PATIENCE_S)
+        await self._until_empty(min(deadline, asyncio.get_running_loop().time() + patience))
+        for member in self.hub:
+            member.close(DRAIN, "drain")
+        await self._until_empty(deadline + DRAIN_PATIENCE_S)
+        log.info("drained", left=len(self.hub))
+
+    def _tell_to_move(self, spread_s: float) -> None:
+        for member in self.hub:
+            wait_ms = random.uniform(0, max(0.0, spread_s)) * 1000  # noqa: S311 - spreads load
+            member.send_text(encode(Drain(reconnect_in_ms=round(wait_ms))))
+
+    async def _until_empty(self, deadline: float) -> None:
+        loop = asyncio.get_running_loop()
+        while len(self.hub) and loop.time() < deadline:  # noqa: ASYNC110 - a few looks, once in a life
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def flush(self) -> None:
+        """Bring Postgres up to date, if it can be done soon; what can't stays in Redis."""
+        if self.flusher is not None:
+            await self.flusher.final(FINAL_FLUSH_S)
