@@ -1,0 +1,142 @@
+// This tab's participant: joining, the standing in the interview, and what the tab hears.
+import { connect } from "/client.js";
+import { LANGUAGES, paintAvatar, watchRoom } from "./room.js";
+
+const NAMES = [
+  "Anna", "Bram", "Cem", "Drita", "Emma", "Farid", "Greta", "Hana", "Ilir", "Jonas", "Kavya", "Lotte",
+  "Mira", "Noor", "Ole", "Priya", "Quinn", "Ravi", "Sanne", "Teuta", "Umut", "Vera", "Willem", "Yara",
+];
+const PAGES = ["home", "learning", "survey"];
+const LOG_LENGTH = 40;
+const STORED = "demo";
+
+const $ = (id) => document.getElementById(id);
+let me = JSON.parse(sessionStorage.getItem(STORED) ?? "null");
+let presence;
+let interview = { state: "none" };
+
+const room = watchRoom(() => me?.session_id, suggestName);
+
+function headlineOf({ state, position, reason }) {
+  if (state === "granted") return "You are in the interview";
+  if (state === "waiting") return position === 1 ? "You are next in line" : `Number ${position} in line`;
+  if (state === "offered") return "A place is yours: accept it";
+  if (state === "denied") return "Not this time";
+  if (state === "ended") return reason === "completed" ? "Completed. Thank you!" : `Over (${String(reason).replaceAll("_", " ")})`;
+  return "You are here";
+}
+
+function show() {
+  const { state } = interview;
+  $("join").hidden = !!me;
+  $("standing").hidden = !me;
+  if (!me) return;
+  $("standing").dataset.state = state;
+  $("my-name").textContent = me.name;
+  $("my-language").textContent = LANGUAGES[me.language];
+  paintAvatar($("my-avatar"), me.name);
+  $("headline").textContent = headlineOf(interview);
+  $("sentence").textContent = interview.message ?? "";
+  $("sentence").lang = me.language;
+  $("enter").hidden = !["none", "denied"].includes(state);
+  $("complete").hidden = state !== "granted";
+  $("leave").hidden = !["granted", "waiting", "offered"].includes(state);
+  $("leave").textContent = state === "waiting" ? "Leave the line" : "Leave the interview";
+  $("again").hidden = state !== "ended";
+  $("pages").hidden = state === "ended";
+  document.title = me.name + " · interview-presence";
+}
+
+function showConnection() {
+  const texts = { connecting: "Connecting…", online: "Online", offline: "Reconnecting…", ended: "Ended" };
+  const state = presence?.state ?? "none";
+  $("connection").dataset.state = state;
+  $("connection").textContent = texts[state] ?? "Not joined";
+}
+
+function note(name, detail) {
+  const entry = document.createElement("li");
+  const time = document.createElement("time");
+  time.textContent = new Date().toLocaleTimeString();
+  entry.append(time, ` ${name}`, detail ? `: ${detail}` : "");
+  $("log").prepend(entry);
+  while ($("log").children.length > LOG_LENGTH) $("log").lastChild.remove();
+}
+
+function start() {
+  const { token, page } = me;
+  presence = connect({ url: location.origin, token, page });
+  presence.on("interview", (standing) => {
+    interview = standing;
+    note("interview", [standing.state, standing.position, standing.reason].filter(Boolean).join(" "));
+    show();
+    room.refresh();
+  });
+  presence.on("capacity", room.refresh);
+  presence.on("ended", ({ reason }) => {
+    interview = { state: "ended", reason, message: interview.message };
+    sessionStorage.removeItem(STORED);
+    note("ended", reason);
+    show();
+    showConnection();
+    room.refresh();
+  });
+  presence.on("error", ({ code, message }) => note("error", `${code}: ${message}`));
+  for (const name of ["online", "offline"]) {
+    presence.on(name, () => {
+      note(name);
+      showConnection();
+    });
+  }
+  for (const input of document.querySelectorAll("[name=page]")) input.checked = input.value === page;
+  showConnection();
+  show();
+}
+
+function suggestName(taken) {
+  if (me || $("name").value || document.activeElement === $("name")) return;
+  const free = NAMES.filter((name) => !taken.includes(name));
+  $("name").value = free[Math.floor(Math.random() * free.length)] ?? "";
+}
+
+async function join() {
+  const [name, language] = [$("name").value.trim(), $("language").value];
+  const joined = await room.post("/demo/sessions", { name, language_code: language });
+  me = { ...joined, name, language, page: PAGES[0] };
+  interview = { state: "none" };
+  sessionStorage.setItem(STORED, JSON.stringify(me));
+  start();
+}
+
+$("join").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const button = event.target.querySelector("button");
+  button.disabled = true;
+  try {
+    await join();
+    $("problem").hidden = true;
+    $("enter").focus();
+  } catch (error) {
+    $("problem").textContent = error.message;
+    $("problem").hidden = false;
+  }
+  button.disabled = false;
+});
+$("enter").addEventListener("click", () => presence.enter());
+$("leave").addEventListener("click", () => presence.leave());
+$("complete").addEventListener("click", () => presence.complete());
+$("again").addEventListener("click", () => {
+  me = presence = null;
+  $("name").value = "";
+  show();
+  showConnection();
+  room.refresh();
+});
+$("pages").addEventListener("change", ({ target }) => {
+  me.page = target.value;
+  sessionStorage.setItem(STORED, JSON.stringify(me));
+  presence.setPage(target.value);
+});
+
+if (me) start();
+else show();
