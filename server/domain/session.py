@@ -9,12 +9,17 @@ from typing import Annotated, Any
 
 import msgspec
 
-ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,127}$"
+# Python's `$` would also match before a final newline; the look-ahead is valid in JSON Schema too.
+_END = r"$(?!\n)"
+ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,127}" + _END
 _ID = re.compile(ID_PATTERN)
 
 Id = Annotated[str, msgspec.Meta(pattern=ID_PATTERN, description="1-128 of A-Z a-z 0-9 _ . : @ -")]
-LanguageCode = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z]{2,3}([_-][A-Za-z0-9]{2,8})*$", max_length=35)]
-Page = Annotated[str, msgspec.Meta(max_length=200)]
+LanguageCode = Annotated[
+    str, msgspec.Meta(pattern=r"^[A-Za-z]{2,3}([_-][A-Za-z0-9]{2,8})*" + _END, max_length=35)
+]
+# Without control characters: Postgres would take no NUL.
+Page = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]*" + _END, max_length=200)]
 Metadata = dict[str, Any]
 
 METADATA_MAX_BYTES = 4096

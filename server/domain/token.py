@@ -12,7 +12,7 @@ from server.domain.errors import BadTokenError
 from server.domain.session import Id
 
 _ALGORITHM = "HS256"
-# We judge `exp` ourselves against a clock that is passed in: an expired token may still reconnect its session.
+# We judge `exp` ourselves, by a clock that is passed in: an expired token may still reconnect its session.
 _OPTIONS: Any = {"verify_exp": False, "verify_iat": False, "verify_nbf": False, "require": ["sub", "exp"]}
 _NAMES = {
     "session_id": "sub",
@@ -72,6 +72,10 @@ class Tokens:
         except msgspec.ValidationError as error:
             raise BadTokenError("The token lacks something that a session token carries.") from error
         return Verified(claims, expires_at, expired=now_s >= expires_at)
+
+    def renewal_due(self, verified: Verified, now_s: float) -> bool:
+        """Whether less than a quarter of the token's time is left: then its bearer should get a newer one."""
+        return verified.expires_at - now_s < self.ttl_s / 4
 
     def _payload(self, token: str) -> dict[str, Any]:
         if not token.isascii():

@@ -38,6 +38,13 @@ def test_the_first_secret_signs_and_every_secret_verifies() -> None:
         Tokens([OLD], 60).verify(rotated.issue(CLAIMS, NOW), NOW)
 
 
+def test_a_newer_token_is_due_in_the_last_quarter_of_its_time() -> None:
+    tokens = Tokens([NEW], ttl_s=100)
+    verified = tokens.verify(tokens.issue(CLAIMS, NOW), NOW)
+    assert not tokens.renewal_due(verified, NOW + 75)
+    assert tokens.renewal_due(verified, NOW + 76)
+
+
 def test_absent_claims_do_not_travel() -> None:
     token = Tokens([NEW], 60).issue(TokenClaims("s1", "main", "anna", 1), NOW)
     assert set(jwt.decode(token, options={"verify_signature": False})) == {

@@ -1,0 +1,40 @@
+"""Everything that this server does over HTTP, in one list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from server.http import files, health, interviews, pools, sessions
+from server.http.auth import Access
+from server.http.problems import routing_problem
+from server.http.routing import Answer, Call, Operation, operation, routes_of
+
+OPERATIONS: tuple[Operation, ...] = (
+    *health.OPERATIONS,
+    *files.OPERATIONS,
+    *pools.OPERATIONS,
+    *sessions.OPERATIONS,
+    *interviews.OPERATIONS,
+)
+
+EXCEPTION_HANDLERS: Mapping[Any, Callable[[Request, Exception], Coroutine[Any, Any, Response]]] = {
+    HTTPException: routing_problem,
+    Exception: routing_problem,
+}
+
+
+@operation("GET", "/", Access.ANYONE, answers={307: None})
+async def go_to_demo(call: Call[None, None]) -> Answer:  # noqa: ARG001 - there is nothing to look at
+    """Lead a visitor to the demo."""
+    return Answer(status=307, headers={"Location": "/demo"})
+
+
+def routes(*, development: bool = False) -> list[Route]:
+    """Starlette's routes for all operations. They find the node in `app.state.node`."""
+    return routes_of((*OPERATIONS, go_to_demo) if development else OPERATIONS)

@@ -1,0 +1,244 @@
+"""Operations on a session's interview, and the signs of life that a page can give over HTTP."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+
+import msgspec
+
+from server.domain.errors import SessionEndedError, UnknownPoolError
+from server.domain.interview import Admission, Interview, InterviewState
+from server.domain.messages import Attempt, TabId, Token
+from server.domain.session import ConnectionKind, EndReason, Id, Page, SessionRecord
+from server.domain.token import Verified
+from server.http.auth import Access, SessionPrincipal
+from server.http.problems import ExpiredTokenError, ForbiddenError
+from server.http.routing import Answer, AnyCall, Call, Input, Operation, PoolParams, operation
+from server.http.tokens import newer_token
+from server.http.views import interview_view
+from server.live.verbs import Beat, Claim, Connect, Drop, Finish, Look, Release
+
+# What a heartbeat finds out: its connection, and the session as it stands.
+Beaten = tuple[str, SessionRecord, Admission]
+
+_STATUS_OF_CLAIM = {
+    InterviewState.GRANTED: 200,
+    InterviewState.WAITING: 202,
+    InterviewState.OFFERED: 202,
+    InterviewState.DENIED: 409,
+}
+
+
+class ClaimBody(Input, frozen=True):
+    """`takeover`: from the user's other session; `wait`: a place in line will do."""
+
+    takeover: bool = False
+    wait: bool = True
+
+
+class CompleteBody(Input, frozen=True):
+    """With a `fence`, only if that is the session's newest permit."""
+
+    fence: int | None = None
+
+
+class FenceParams(PoolParams, frozen=True):
+    """With a `fence`, only if that is the session's newest permit."""
+
+    fence: int | None = None
+
+
+class HeartbeatBody(Input, frozen=True):
+    """A sign of life. The first one has no `connection_id`; the answer gives it one. `attempt` as in `hello`."""
+
+    tab: TabId
+    attempt: Attempt = 0
+    connection_id: Id | None = None
+    visible: bool | None = None
+    page: Page | None = None
+
+
+class HeartbeatAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`next_s`: when the next heartbeat is due. `token`: use this one from now on."""
+
+    connection_id: str
+    interview: Interview
+    next_s: float
+    token: str | None = None
+
+
+class ByeBody(Input, frozen=True):
+    """The page that goes, as `navigator.sendBeacon` sends it: it can set no header."""
+
+    token: Token
+    connection_id: Id
+
+
+@operation(
+    "POST",
+    "/v1/sessions/{session_id}/interview",
+    Access.KEY_OR_OWN_TOKEN,
+    answers={200: Interview, 202: Interview, 409: Interview},
+    errors=(404,),
+)
+async def claim_interview(call: Call[ClaimBody, PoolParams]) -> Answer:
+    """Claim a permit, or a place in line; during an offer, accept it.
+
+    200 granted, 202 waiting or offered, 409 denied: the body is always the interview object. It may be repeated.
+    """
+    item = Claim(
+        session_id=call.session_id,
+        wait=call.body.wait,
+        takeover=call.body.takeover,
+        sign_of_life=call.by_key,
+    )
+    admission = await call.node.store.claim(call.pool, item)
+    return await standing(call, admission, _STATUS_OF_CLAIM.get(admission.state, 200))
+
+
+@operation(
+    "GET",
+    "/v1/sessions/{session_id}/interview",
+    Access.KEY_OR_OWN_TOKEN,
+    answers={200: Interview},
+    errors=(404, 410),
+)
+async def get_interview(call: Call[None, PoolParams]) -> Answer:
+    """See how the session stands. Claims nothing; asked with an API key it is a sign of life."""
+    seen = await call.node.store.look(call.pool, Look(session_id=call.session_id, sign_of_life=call.by_key))
+    return Answer(interview_view(seen.admission, seen.record.language_code, call.node.sentences))
+
+
+@operation(
+    "DELETE",
+    "/v1/sessions/{session_id}/interview",
+    Access.KEY_OR_OWN_TOKEN,
+    answers={200: Interview},
+    errors=(404, 409),
+)
+async def leave_interview(call: Call[None, FenceParams]) -> Answer:
+    """Give back the permit, or leave the line. It may be repeated; a stale fence is answered 409."""
+    item = Release(session_id=call.session_id, fence=call.query.fence)
+    return await standing(call, await call.node.store.release(call.pool, item))
+
+
+@operation(
+    "POST",
+    "/v1/sessions/{session_id}/complete",
+    Access.KEY_OR_OWN_TOKEN,
+    answers={200: Interview},
+    errors=(404, 409, 410),
+)
+async def complete_session(call: Call[CompleteBody, PoolParams]) -> Answer:
+    """The interview is finished: the session ends as completed, its permit goes to the next in line.
+
+    It may be repeated; 410 when the session ended in another way.
+    """
+    item = Finish(session_id=call.session_id, reason=EndReason.COMPLETED, fence=call.body.fence)
+    return await standing(call, await call.node.store.finish(call.pool, item))
+
+
+@operation(
+    "POST",
+    "/v1/sessions/{session_id}/heartbeat",
+    Access.OWN_TOKEN_EVEN_EXPIRED,
+    answers={200: HeartbeatAnswer},
+    errors=(404, 409, 410),
+)
+async def heartbeat(call: Call[HeartbeatBody, PoolParams]) -> Answer:
+    """Show that the page is here, where WebSockets are blocked.
+
+    The first one connects, also with an expired token of a session that was here a short while ago. 409 when another
+    connection of the session is newer.
+    """
+    held = _held_token(call)
+    connection_id, record, admission = await (
+        _first_beat(call, held) if call.body.connection_id is None else _beat(call, call.body.connection_id)
+    )
+    return Answer(
+        HeartbeatAnswer(
+            connection_id=connection_id,
+            interview=interview_view(admission, record.language_code, call.node.sentences),
+            next_s=call.node.settings.heartbeat_s,
+            token=newer_token(call.node, held, record, admission),
+        )
+    )
+
+
+@operation("POST", "/v1/sessions/{session_id}/bye", Access.ANYONE, answers={204: None})
+async def bye(call: Call[ByeBody, None]) -> Answer:
+    """The page goes: its connection is lost, and grace starts now. The token is in the body.
+
+    What comes too late, or from an old connection, changes nothing and is answered the same.
+    """
+    claims = call.node.tokens.verify(call.body.token, time.time()).claims
+    if claims.session_id != call.session_id:
+        raise ForbiddenError("A session token opens its own session only.")
+    item = Drop(session_id=claims.session_id, connection_id=call.body.connection_id, cause="bye")
+    with suppress(UnknownPoolError):
+        await call.node.store.drop(claims.pool, item)
+    return Answer(status=204)
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    claim_interview,
+    get_interview,
+    leave_interview,
+    complete_session,
+    heartbeat,
+    bye,
+)
+
+
+async def standing(call: AnyCall, admission: Admission, status: int = 200) -> Answer:
+    """The interview object as an answer, with a message in the participant's language."""
+    view = interview_view(admission, await _language(call), call.node.sentences)
+    return Answer(view, status)
+
+
+async def _language(call: AnyCall) -> str | None:
+    """The participant's language: a token says it, for an API key it is looked up."""
+    if isinstance(call.principal, SessionPrincipal):
+        return call.principal.verified.claims.language_code
+    try:
+        seen = await call.node.store.look(call.pool, Look(session_id=call.session_id))
+    except SessionEndedError:
+        return None
+    return seen.record.language_code
+
+
+def _held_token(call: Call[HeartbeatBody, PoolParams]) -> Verified:
+    """The token that the page holds; an expired one is good for connecting only."""
+    if not isinstance(call.principal, SessionPrincipal):
+        raise ForbiddenError
+    held = call.principal.verified
+    if held.expired and call.body.connection_id is not None:
+        raise ExpiredTokenError
+    return held
+
+
+async def _first_beat(call: Call[HeartbeatBody, PoolParams], held: Verified) -> Beaten:
+    item = Connect(
+        session_id=call.session_id,
+        node=call.node.store.node,
+        kind=ConnectionKind.HTTP,
+        tab=call.body.tab,
+        attempt=call.body.attempt,
+        page=call.body.page,
+        visible=call.body.visible,
+        token_expired=held.expired,
+    )
+    connected = await call.node.store.connect(call.pool, item)
+    return connected.connection_id, connected.record, connected.admission
+
+
+async def _beat(call: Call[HeartbeatBody, PoolParams], connection_id: str) -> Beaten:
+    item = Beat(
+        session_id=call.session_id,
+        connection_id=connection_id,
+        page=call.body.page,
+        visible=call.body.visible,
+    )
+    seen = await call.node.store.beat(call.pool, item)
+    return connection_id, seen.record, seen.admission

@@ -1,0 +1,230 @@
+"""Operations, declared with the types that validate them; OpenAPI can come from the same declarations."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import groupby
+from typing import Any, Generic, TypeVar, get_args, get_type_hints
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from server.domain.pool import DEFAULT_POOL
+from server.domain.session import Id, is_id
+from server.http.auth import Access, ApiKeyPrincipal, Principal, SessionPrincipal, admit
+from server.http.port import Node
+from server.http.problems import (
+    ForbiddenError,
+    InvalidError,
+    MethodNotAllowedError,
+    TooLargeError,
+    UnparsableError,
+    problem_response,
+)
+
+BODY_MAX_BYTES = 64 * 1024
+JSON = "application/json"
+_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
+Body = TypeVar("Body")
+Query = TypeVar("Query")
+
+
+class Params(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A query without parameters, and the base of all others."""
+
+
+class PoolParams(Params, frozen=True):
+    """The query of most operations."""
+
+    pool: Id | None = None
+
+
+class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the request bodies."""
+
+
+@dataclass(slots=True, frozen=True)
+class Call(Generic[Body, Query]):
+    """One request, validated: what a handler gets. A type of None: there is none, or it is not looked at."""
+
+    request: Request
+    node: Node
+    principal: Principal
+    body: Body
+    query: Query
+
+    @property
+    def session_id(self) -> str:
+        """The session that the path names."""
+        return str(self.request.path_params["session_id"])
+
+    @property
+    def pool(self) -> str:
+        """The pool that is meant: the path's, the token's, the query's, or the default one."""
+        if isinstance(self.principal, SessionPrincipal):
+            return self.principal.verified.claims.pool
+        named = self.request.path_params.get("pool") or getattr(self.query, "pool", None)
+        return DEFAULT_POOL if named is None else str(named)
+
+    @property
+    def by_key(self) -> bool:
+        """Whether a server or an operator calls, and not the browser."""
+        return isinstance(self.principal, ApiKeyPrincipal)
+
+
+@dataclass(slots=True, frozen=True)
+class Answer:
+    """What a handler gives back. The body is a struct, bytes of the operation's media type, or None."""
+
+    body: msgspec.Struct | bytes | None = None
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+AnyCall = Call[Any, Any]
+Handler = Callable[[AnyCall], Awaitable[Answer]]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One method of one path. `answers`: status to type of body; `errors`: the problems that are its own."""
+
+    method: str
+    path: str
+    access: Access
+    handler: Handler
+    answers: Mapping[int, Any]
+    errors: tuple[int, ...]
+    media_type: str
+
+    @cached_property
+    def types(self) -> tuple[Any, Any]:
+        """The types of body and query, as the handler's signature names them."""
+        return get_args(get_type_hints(self.handler)["call"])[:2]
+
+    @cached_property
+    def summary(self) -> str:
+        """The first sentence of the handler's docstring."""
+        return (inspect.getdoc(self.handler) or "").partition("\n\n")[0]
+
+    @cached_property
+    def description(self) -> str:
+        """The rest of the handler's docstring."""
+        return (inspect.getdoc(self.handler) or "").partition("\n\n")[2]
+
+    @cached_property
+    def _body(self) -> msgspec.json.Decoder[Any] | None:
+        return None if self.types[0] is type(None) else msgspec.json.Decoder(self.types[0])
+
+    async def serve(self, request: Request) -> Response:
+        """Admit, validate, call the handler, encode its answer."""
+        node: Node = request.app.state.node
+        principal = admit(request, node, self.access)
+        _check_ids(request)
+        query = self._query(request)
+        _check_pool(principal, getattr(query, "pool", None))
+        body = None if self._body is None else _decoded(self._body, await _read(request))
+        return self._response(await self.handler(Call(request, node, principal, body, query)))
+
+    def _query(self, request: Request) -> Any:  # noqa: ANN401 - the type is the handler's
+        if self.types[1] is type(None):
+            return None
+        try:
+            return msgspec.convert(dict(request.query_params), self.types[1], strict=False)
+        except msgspec.ValidationError as error:
+            raise InvalidError(f"In the query: {error}.") from error
+
+    def _response(self, answer: Answer) -> Response:
+        body = msgspec.json.encode(answer.body) if isinstance(answer.body, msgspec.Struct) else answer.body
+        media_type = None if body is None else self.media_type
+        return Response(body, answer.status, {**_HEADERS, **answer.headers}, media_type=media_type)
+
+
+def operation(
+    method: str,
+    path: str,
+    access: Access,
+    *,
+    answers: Mapping[int, Any],
+    errors: tuple[int, ...] = (),
+    media_type: str = JSON,
+) -> Callable[[Handler], Operation]:
+    """Declare a handler as an operation. Its one argument is `call: Call[body type, query type]`."""
+
+    def declare(handler: Handler) -> Operation:
+        return Operation(method, path, access, handler, answers, errors, media_type)
+
+    return declare
+
+
+class Endpoint:
+    """All operations of one path, as an ASGI application. GET answers HEAD too."""
+
+    def __init__(self, operations: Iterable[Operation]) -> None:
+        self._by_method = {each.method: each for each in operations}
+        if "GET" in self._by_method:
+            self._by_method["HEAD"] = self._by_method["GET"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the request; whatever goes wrong becomes a problem."""
+        response = await self._respond(Request(scope, receive))
+        await response(scope, receive, send)
+
+    async def _respond(self, request: Request) -> Response:
+        try:
+            chosen = self._by_method.get(request.method)
+            if chosen is None:
+                raise MethodNotAllowedError(", ".join(sorted(self._by_method)))
+            return await chosen.serve(request)
+        except Exception as error:  # noqa: BLE001 - the last resort: no traceback may reach the outside
+            return problem_response(error, request)
+
+
+def routes_of(operations: Iterable[Operation]) -> list[Route]:
+    """Starlette's routes for `operations`, one a path."""
+    by_path = groupby(sorted(operations, key=lambda each: each.path), key=lambda each: each.path)
+    return [Route(path, Endpoint(group)) for path, group in by_path]
+
+
+def _check_ids(request: Request) -> None:
+    for name in ("session_id", "pool"):
+        value = request.path_params.get(name)
+        if value is not None and not is_id(value):
+            raise InvalidError(
+                f"{name} in the path must be 1-128 of A-Z a-z 0-9 _ . : @ -, the first a letter or digit."
+            )
+
+
+def _check_pool(principal: Principal, named: str | None) -> None:
+    if isinstance(principal, SessionPrincipal) and named not in (None, principal.verified.claims.pool):
+        raise ForbiddenError("A session token opens its own pool only.")
+
+
+async def _read(request: Request) -> bytes:
+    """The body; TooLargeError as soon as it is longer than it may be."""
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > BODY_MAX_BYTES:
+                raise TooLargeError
+    except ClientDisconnect as error:
+        raise UnparsableError("The client left before the body was complete.") from error
+    return bytes(body)
+
+
+def _decoded(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:  # noqa: ANN401 - the type is the handler's
+    """An empty body means `{}`. Text that is no UTF-8 and absurd nesting come as errors of their own."""
+    try:
+        return decoder.decode(body or b"{}")
+    except msgspec.ValidationError as error:
+        raise InvalidError(f"In the body: {error}.") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UnparsableError(f"The body is not JSON: {error}.") from error

@@ -1,0 +1,111 @@
+"""A session as the outside sees it, whether it is live in Redis or history in Postgres."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from persistence.rows import PresenceRow
+from server.domain.interview import Admission, Interview, InterviewState, Reason, interview
+from server.domain.sentences import Sentences
+from server.domain.session import ConnectionKind, EndReason, SessionRecord, Status
+from server.domain.times import iso
+from server.live.verbs import Seen
+
+# How an ended session stands towards the limit, where Redis does not say so any more.
+_STANDING = {EndReason.COMPLETED: Reason.COMPLETED, EndReason.KICKED: Reason.KICKED}
+
+
+class SessionView(msgspec.Struct, frozen=True, kw_only=True):
+    """One session: the columns of the `presence` table, whether it is here, and its interview. Times are ISO 8601."""
+
+    session_id: str
+    user_id: str
+    pool: str
+    status: Status
+    language_code: str | None
+    current_page: str | None
+    started_at: str
+    last_seen: str
+    completed_at: str | None
+    is_in_interview: bool
+    interview_started_at: str | None
+    interview_ended_at: str | None
+    waited_s: float | None
+    end_reason: EndReason | None
+    metadata: dict[str, Any] | None
+    version: int
+    online: bool
+    connection: ConnectionKind | None
+    visible: bool | None
+    interview: Interview
+
+
+def interview_view(admission: Admission, language_code: str | None, sentences: Sentences) -> Interview:
+    """The interview object, its message in the participant's language."""
+    return interview(admission, sentences.for_admission(admission, language_code))
+
+
+def live_view(seen: Seen, sentences: Sentences) -> SessionView:
+    """The view of a session in Redis."""
+    return _view(seen.record, seen.admission, sentences, online=seen.online)
+
+
+def past_view(row: PresenceRow, sentences: Sentences) -> SessionView:
+    """The view of a session that only Postgres knows."""
+    record = record_of(row)
+    reason = None if record.end_reason is None else _STANDING.get(record.end_reason, Reason.EXPIRED)
+    return _view(record, Admission(InterviewState.NONE, reason), sentences, online=False)
+
+
+def record_of(row: PresenceRow) -> SessionRecord:
+    """A row as a record. What an operator wrote by hand into `end_reason` is not repeated."""
+    known = row.end_reason in set(EndReason)
+    return SessionRecord(
+        session_id=row.session_id,
+        user_id=row.user_id,
+        pool=row.pool,
+        status=Status(row.status),
+        started_at=row.started_at_ms,
+        last_seen=row.last_seen_ms,
+        version=row.version,
+        is_in_interview=row.is_in_interview,
+        language_code=row.language_code,
+        current_page=row.current_page,
+        completed_at=row.completed_at_ms,
+        interview_started_at=row.interview_started_at_ms,
+        interview_ended_at=row.interview_ended_at_ms,
+        waited_s=row.waited_s,
+        end_reason=EndReason(row.end_reason) if known and row.end_reason else None,
+        metadata=row.metadata,
+    )
+
+
+def _view(record: SessionRecord, admission: Admission, sentences: Sentences, *, online: bool) -> SessionView:
+    return SessionView(
+        session_id=record.session_id,
+        user_id=record.user_id,
+        pool=record.pool,
+        status=record.status,
+        language_code=record.language_code,
+        current_page=record.current_page,
+        started_at=iso(record.started_at),
+        last_seen=iso(record.last_seen),
+        completed_at=_iso(record.completed_at),
+        is_in_interview=record.is_in_interview,
+        interview_started_at=_iso(record.interview_started_at),
+        interview_ended_at=_iso(record.interview_ended_at),
+        waited_s=record.waited_s,
+        end_reason=record.end_reason,
+        metadata=None if record.metadata is None else msgspec.json.decode(record.metadata),
+        version=record.version,
+        online=online,
+        connection=record.connection,
+        visible=record.visible,
+        interview=interview_view(admission, record.language_code, sentences),
+    )
+
+
+def _iso(ms: int | None) -> str | None:
+    return None if ms is None else iso(ms)
