@@ -63,7 +63,7 @@ export interface Events {
   offline: undefined;
   /** How full it is, at most twice a second; sent by the server only while somebody listens. */
   capacity: Capacity;
-  /** Over for good. `reason`: `completed`, `kicked`, `ended`, `taken_over`, `bad_token`, ...; `code`: the close code. */
+  /** Over for good. `reason`: `completed`, `kicked`, `abandoned`, `cleanup`, `taken_over`, `bad_token`, ...; `code`: the close code. */
   ended: { reason: string; code: number };
   /** `code` is for programs (`redis_away`, `refused`, `bad_options`, ...), `message` for people. */
   error: { code: string; message: string; retry_in_ms?: number };

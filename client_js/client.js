@@ -22,7 +22,7 @@ export const connect = (options, world = globalThis) => {
   let attempt = +kept("attempt") || 0;
   let failures = 0;
   let refusals = 0;
-  let address, link, timer, renewed, warned, outcome;
+  let address, link, timer, renewed, warned;
 
   function kept(key, value) {
     try {
@@ -65,6 +65,11 @@ export const connect = (options, world = globalThis) => {
     link.told = { ...wanted };
   }
 
+  function repeat(mine) {
+    if (mine.told) mine.told.wish = null;
+    sync();
+  }
+
   // In two steps, so that an answer that waited behind a blocked page is read first.
   function guard(mine) {
     mine.guard = setTimeout(() => (mine.guard = setTimeout(lost, 500, mine, 0)), PATIENCE_MS);
@@ -85,7 +90,7 @@ export const connect = (options, world = globalThis) => {
 
   async function open() {
     /** @type {any} */
-    const mine = (link = { old: link, hint: 0, seq: 0 });
+    const mine = (link = { old: link, seq: 0 });
     later();
     guard(mine);
     try {
@@ -103,7 +108,7 @@ export const connect = (options, world = globalThis) => {
         send(mine, { ...hello, ...mine.told });
       };
       socket.onmessage = ({ data }) => mine.lost || receive(mine, data);
-      socket.onclose = ({ code }) => lost(mine, code);
+      socket.onclose = ({ code, reason }) => lost(mine, code, reason);
     } catch {
       lost(mine, 1006);
     }
@@ -130,10 +135,10 @@ export const connect = (options, world = globalThis) => {
     } else if (type === "drain") {
       later(message.reconnect_in_ms);
     } else {
-      if (type === "error") mine.hint = message.retry_in_ms ?? 0;
-      if (type === "interview") {
-        outcome = message.reason;
-        if (wanted.wish && settled(wanted.wish, message)) wanted.wish = null;
+      if (type === "interview" && wanted.wish && settled(wanted.wish, message)) wanted.wish = null;
+      if (type === "error") {
+        mine.hint = message.retry_in_ms;
+        if (mine.hint && wanted.wish) setTimeout(repeat, mine.hint, mine);
       }
       emit(type, message);
     }
@@ -152,17 +157,17 @@ export const connect = (options, world = globalThis) => {
     mine.socket?.close();
   }
 
-  function lost(mine, code) {
+  function lost(mine, code, text) {
     if (mine.lost) return;
     shut(mine);
     if (mine !== link) return;
-    const { old, told, up, hint } = mine;
+    const { old, told, up, hint = 0 } = mine;
     link = old?.lost ? null : old;
     if (code === 4401 && getToken && !renewed) {
       token = null;
       return open();
     }
-    const next = closed(code, { up: up ? now() - up : 0, failures, hint, random });
+    const next = closed(code, { text, up: up ? now() - up : 0, failures, hint, random });
     if (next.reason) return end(code, next.reason);
     failures = next.failures;
     if (!told && ++refusals === 2) complain("refused");
@@ -174,8 +179,7 @@ export const connect = (options, world = globalThis) => {
     rest();
     life.abort();
     kept(tokenKey, "");
-    if (code === 4410) reason = wanted.wish?.type === "complete" ? "completed" : outcome ?? reason;
-    else if (code !== 4409) complain(reason);
+    if (code !== 4409 && code !== 4410) complain(reason);
     become("ended", { code, reason });
   }
 

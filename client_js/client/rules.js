@@ -1,15 +1,15 @@
 // What follows from what: pure functions.
 /** @import { Backoff, Closed, Owed, Settled, Newest } from "./types.d.ts" */
 const FINAL = [1003, 1009, 4400, 4401, 4408, 4409, 4410, 4426];
-const REASONS = { 4401: "bad_token", 4409: "taken_over", 4410: "ended" };
+const REASONS = { 4401: "bad_token", 4409: "taken_over" };
 const STABLE_MS = 5000;
 
 /** @type {Backoff} */
 export const backoff = (failures, random) => random() * Math.min(30_000, 1000 * 2 ** failures);
 
 /** @type {Closed} */
-export function closed(code, { up, failures, hint, random }) {
-  if (FINAL.includes(code)) return { reason: REASONS[code] ?? "refused" };
+export function closed(code, { text, up, failures, hint, random }) {
+  if (FINAL.includes(code)) return { reason: REASONS[code] ?? (text || "ended") };
   failures = up < STABLE_MS ? failures + 1 : 0;
   // Code 0: a silent socket that we dropped, which says nothing against a new one.
   return { failures, wait: code || failures ? hint + backoff(failures, random) : 0 };

@@ -4,8 +4,9 @@ import type { Interview, Options, Presence } from "../client.d.ts";
 /** How many ms to wait after so many `failures` in a row: full jitter, at most 30 s. */
 export type Backoff = (failures: number, random: () => number) => number;
 
-/** A connection that was lost: `up` ms after its welcome (0: it had none), with the server's `hint` to wait so many ms. */
+/** A connection that was lost, `up` ms after its welcome (0: it had none); the server's `text`, and its `hint` in ms. */
 export interface Loss {
+  text?: string;
   up: number;
   failures: number;
   hint: number;

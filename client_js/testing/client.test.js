@@ -260,10 +260,9 @@ describe("close codes", () => {
     assert.deepEqual(world.warnings, []);
   });
 
-  test("4410 ends for the reason that the last interview message gave", () => {
-    const { world, socket, heard } = online();
-    socket.say("interview", { state: "none", reason: "kicked", message: "" });
-    world.socket.drop(4410);
+  test("4410 ends for the reason that the server gave", () => {
+    const { world, heard } = online();
+    world.socket.drop(4410, "kicked");
     assert.deepEqual(heard.at(-1), ["ended", { code: 4410, reason: "kicked" }]);
   });
 
@@ -365,8 +364,19 @@ describe("requests", () => {
     socket.drop();
     world.pass(1000);
     world.socket.accept();
-    world.socket.drop(4410);
+    world.socket.drop(4410, "completed");
     assert.deepEqual(heard.at(-1), ["ended", { code: 4410, reason: "completed" }]);
+  });
+
+  test("one that failed for the moment is repeated when the server says so", () => {
+    const { presence, world, socket, heard } = online();
+    presence.complete();
+    socket.say("error", { code: "redis_away", message: "", retry_in_ms: 3000 });
+    world.pass(2999);
+    assert.deepEqual(socket.types(), ["hello", "complete"]);
+    world.pass(1);
+    assert.deepEqual(socket.types(), ["hello", "complete", "complete"]);
+    assert.equal(heard.at(-1)[1].code, "redis_away");
   });
 
   test("the same request can be made again", () => {

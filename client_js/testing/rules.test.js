@@ -35,10 +35,15 @@ for (const code of [4000, 4008, 4029, 4030, 4031, 4099, 1000, 1001, 1005, 1006, 
   test(`close code ${code} comes back`, () => assert.equal(closed(code, loss()).reason, undefined));
 }
 for (const [code, reason] of Object.entries({
-  1003: "refused", 1009: "refused", 4400: "refused", 4401: "bad_token", 4408: "refused", 4409: "taken_over", 4410: "ended", 4426: "refused",
+  1003: "ended", 1009: "ended", 4400: "ended", 4401: "bad_token", 4408: "ended", 4409: "taken_over", 4410: "ended", 4426: "ended",
 })) {
   test(`close code ${code} stays away: ${reason}`, () => assert.deepEqual(closed(Number(code), loss()), { reason }));
 }
+
+test("the server's own word for an end is kept", () => {
+  assert.equal(closed(4410, loss({ text: "completed" })).reason, "completed");
+  assert.equal(closed(4409, loss({ text: "taken over by another tab" })).reason, "taken_over");
+});
 
 test("only what the server does not know is owed", () => {
   const wanted = { page: "a", visible: true, watch: false, wish: null };

@@ -29,9 +29,9 @@ export class FakeSocket {
     this.say("welcome", { session_id: "s", connection_id: "c", resumed: false, heartbeat_s: 20, interview: NONE, capacity: {}, ...fields });
     return hello;
   }
-  drop(code = 1006) {
+  drop(code = 1006, reason = "") {
     this.readyState = 3;
-    this.onclose({ code });
+    this.onclose({ code, reason });
   }
   types() {
     return this.sent.map(({ type }) => type);
