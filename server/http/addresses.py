@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
-from collections.abc import Sequence
 
 from starlette.requests import Request
 
+from server.node.addresses import TrustedProxies
 from server.settings import Settings
 
 _HOST = re.compile(r"^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?$")
@@ -19,7 +18,7 @@ def public_url(request: Request, settings: Settings) -> str:
     if settings.public_url is not None:
         return settings.public_url.rstrip("/")
     scheme, host = request.url.scheme, request.headers.get("host", "")
-    if is_trusted(None if request.client is None else request.client.host, settings.trusted_proxies):
+    if request.client is not None and TrustedProxies(settings.trusted_proxies).trusts(request.client.host):
         scheme = _forwarded(request, "x-forwarded-proto") or scheme
         host = _forwarded(request, "x-forwarded-host") or host
     if scheme not in _SCHEMES or not _HOST.match(host):
@@ -30,20 +29,6 @@ def public_url(request: Request, settings: Settings) -> str:
 def websocket_url(base: str) -> str:
     """Where the browser's WebSocket goes, for a server at `base`."""
     return f"ws{base.removeprefix('http')}/ws"
-
-
-def is_trusted(address: str | None, proxies: Sequence[str]) -> bool:
-    """Whether `address` is one of `proxies`: addresses, networks (10.0.0.0/8), or `*` for all."""
-    if address is None or not proxies:
-        return False
-    return any(proxy in ("*", address) or _is_in(address, proxy) for proxy in proxies)
-
-
-def _is_in(address: str, network: str) -> bool:
-    try:
-        return ipaddress.ip_address(address) in ipaddress.ip_network(network, strict=False)
-    except ValueError:
-        return False
 
 
 def _forwarded(request: Request, header: str) -> str:

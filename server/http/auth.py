@@ -12,8 +12,8 @@ from starlette.requests import Request
 
 from server.domain.errors import BadTokenError
 from server.domain.token import Verified
-from server.http.port import Node
 from server.http.problems import BadCredentialError, ExpiredTokenError, ForbiddenError, NoCredentialError
+from server.node.node import Node
 
 
 class Access(Enum):

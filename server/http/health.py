@@ -14,8 +14,8 @@ from prometheus_client.registry import Collector
 from server.domain.errors import PresenceError, UnknownPoolError
 from server.domain.pool import DEFAULT_POOL, PoolState
 from server.http.auth import Access
-from server.http.port import Node
 from server.http.routing import Answer, Call, Operation, operation
+from server.node.node import Node
 
 # Name and meaning of what is measured of each pool; the name is also the field of its state.
 _OF_A_POOL = {
@@ -108,7 +108,7 @@ async def _redis(node: Node) -> tuple[bool, bool]:
 
 
 def _of_the_node(node: Node) -> Iterator[Metric]:
-    yield GaugeMetricFamily("presence_connections", "WebSockets that this node holds", len(node.hub))
+    yield GaugeMetricFamily("presence_connections", "WebSockets that this node holds", node.connections)
     yield GaugeMetricFamily("presence_draining", "1 while this node stops", int(node.draining))
     flush = node.flush_status()
     if flush is not None:

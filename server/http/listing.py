@@ -8,9 +8,9 @@ from typing import TypeVar
 
 import msgspec
 
+from persistence.repository import Repository
 from persistence.rows import PresenceRow
 from server.domain.session import SessionRecord, Status
-from server.http.port import History
 from server.http.problems import InvalidError
 from server.live.verbs import Seen
 
@@ -55,7 +55,7 @@ LiveChunk = Callable[[Key | None, int], Awaitable[Sequence[Seen]]]
 
 
 async def newest_first(
-    live: LiveChunk, history: History | None, pool: str, filters: Filters, *, after: Key | None, limit: int
+    live: LiveChunk, history: Repository | None, pool: str, filters: Filters, *, after: Key | None, limit: int
 ) -> Page:
     """Up to `limit` sessions behind `after`.
 

@@ -18,7 +18,6 @@ from starlette.types import Receive, Scope, Send
 from server.domain.pool import DEFAULT_POOL
 from server.domain.session import Id, is_id
 from server.http.auth import Access, ApiKeyPrincipal, Principal, SessionPrincipal, admit
-from server.http.port import Node
 from server.http.problems import (
     ForbiddenError,
     InvalidError,
@@ -27,6 +26,7 @@ from server.http.problems import (
     UnparsableError,
     problem_response,
 )
+from server.node.node import Node
 
 BODY_MAX_BYTES = 64 * 1024
 JSON = "application/json"

@@ -27,6 +27,7 @@ from server.http import addresses
 from server.http.auth import Access
 from server.http.interviews import standing
 from server.http.listing import Filters, cursor_of, key_of, newest_first
+from server.http.pools import ACTOR
 from server.http.problems import HistoryAwayError, InvalidError
 from server.http.routing import Answer, AnyCall, Call, Input, Operation, PoolParams, operation
 from server.http.tokens import token_for
@@ -34,7 +35,6 @@ from server.http.views import SessionView, interview_view, live_view, past_view
 from server.live.verbs import Finish, Look, Open, Opened, Seen, Update
 
 HISTORY_PATIENCE_S = 5.0
-ACTOR = "api"
 
 Result = TypeVar("Result")
 

@@ -7,7 +7,7 @@ import time
 from server.domain.interview import Admission
 from server.domain.session import SessionRecord
 from server.domain.token import TokenClaims, Verified
-from server.http.port import Node
+from server.node.node import Node
 
 
 def token_for(node: Node, record: SessionRecord, admission: Admission) -> str:

@@ -30,7 +30,7 @@ class TrustedProxies:
         """
         hops = [hop for value in forwarded_for for hop in value.split(",")]
         client = peer
-        while self._trusts(client) and hops:
+        while self.trusts(client) and hops:
             hop = _without_port(hops.pop().strip())
             if _parse(hop) is None:
                 break
@@ -39,7 +39,8 @@ class TrustedProxies:
                 break
         return client
 
-    def _trusts(self, address: str) -> bool:
+    def trusts(self, address: str) -> bool:
+        """Whether `address` is a trusted proxy's."""
         if self._any:
             return True
         parsed = _parse(address)
