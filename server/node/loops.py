@@ -25,6 +25,7 @@ RENEW_AT_ONCE = 256
 TICK_S = 1.0
 POOLS_EVERY_S = 5.0
 CAPACITY_AT_MOST_EVERY_S = 0.5
+CAPACITY_LOOK_EVERY_S = 0.02
 POSITIONS_EVERY_S = 1.0
 GREETING_CHECK_S = 0.25
 RETRY_S = 0.5
@@ -118,24 +119,15 @@ class Loops:
             pool.changed.set()
 
     async def _capacity(self, pool: LocalPool) -> None:
-        """At once when something changed, but twice a second at most."""
+        """At once when something changed, but no more than twice a second."""
         while True:
             await pool.changed.wait()
             pool.changed.clear()
+            pushed = False
             if pool.watchers:
                 with self._node.unless_redis_is_away():
-                    await self._push_capacity(pool, await self._store.state(pool.name))
-            await asyncio.sleep(CAPACITY_AT_MOST_EVERY_S)
-
-    async def _push_capacity(self, pool: LocalPool, state: PoolState) -> None:
-        if not pool.is_news(state):
-            return
-        pool.state = state
-        frame = encode(capacity(state))
-        for number, watcher in enumerate(list(pool.watchers), start=1):
-            watcher.send_text(frame)
-            if number % FRAMES_AT_ONCE == 0:
-                await asyncio.sleep(0)
+                    pushed = await _push_capacity(pool, await self._store.state(pool.name))
+            await asyncio.sleep(CAPACITY_AT_MOST_EVERY_S if pushed else CAPACITY_LOOK_EVERY_S)
 
     async def _positions(self, pool: LocalPool) -> None:
         while True:
@@ -197,6 +189,18 @@ class Loops:
             for member in self._hub:
                 if member.held.token_expires_at < soon:
                     member.refresh_token()
+
+
+async def _push_capacity(pool: LocalPool, state: PoolState) -> bool:
+    if not pool.is_news(state):
+        return False
+    pool.state = state
+    frame = encode(capacity(state))
+    for number, watcher in enumerate(list(pool.watchers), start=1):
+        watcher.send_text(frame)
+        if number % FRAMES_AT_ONCE == 0:
+            await asyncio.sleep(0)
+    return True
 
 
 def _push_positions(pool: LocalPool, line: Sequence[str], now: float) -> None:
