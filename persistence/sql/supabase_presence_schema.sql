@@ -88,7 +88,7 @@ create index if not exists idx_presence_active
 create index if not exists idx_presence_newest
   on public.presence (pool, started_at desc, session_id desc);
 create index if not exists idx_presence_user
-  on public.presence (user_id, started_at desc, session_id desc);
+  on public.presence (user_id);
 
 create or replace view public.active_sessions_view with (security_invoker = on) as
 select session_id, user_id, language_code, current_page, last_seen, started_at, is_in_interview,

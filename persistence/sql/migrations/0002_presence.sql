@@ -37,7 +37,7 @@ create index if not exists idx_presence_active
 create index if not exists idx_presence_newest
   on :"schema".presence (pool, started_at desc, session_id desc);
 create index if not exists idx_presence_user
-  on :"schema".presence (user_id, started_at desc, session_id desc);
+  on :"schema".presence (user_id);
 
 create or replace view :"schema".active_sessions_view with (security_invoker = on) as
 select session_id, user_id, language_code, current_page, last_seen, started_at, is_in_interview,

@@ -1,0 +1,123 @@
+"""Rows to write, and a model of the live state in memory for the tests of the flusher.
+
+The model follows `persistence.port.DirtySessions` to the letter, but for the lease's time to live (a lease is held
+until it is given back) and Redis itself; the tests of the real implementation are beside those of the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+
+from persistence.errors import SourceAwayError
+from persistence.port import Backlog, Outcome
+from persistence.rows import PoolRow, PresenceRow
+
+START_MS = 1_700_000_000_000
+
+
+def row(session_id: str = "s1", **changes: object) -> PresenceRow:
+    """An active session that started at START_MS and was seen then."""
+    first = PresenceRow(
+        session_id=session_id,
+        user_id="anna",
+        pool="main",
+        status="active",
+        version=1,
+        started_at_ms=START_MS,
+        last_seen_ms=START_MS,
+        is_in_interview=False,
+    )
+    return replace(first, **changes)  # type: ignore[arg-type]
+
+
+def ended(session_id: str = "s1", status: str = "completed", **changes: object) -> PresenceRow:
+    """The same session after its end, a minute later."""
+    at = {"last_seen_ms": START_MS + 60_000, "completed_at_ms": START_MS + 60_000}
+    return row(session_id, **{"status": status, "version": 9, "end_reason": status, **at, **changes})
+
+
+@dataclass
+class LiveModel:
+    """The live state of some pools: sessions, which of them are dirty, and who has the lease."""
+
+    limits: dict[str, int] = field(default_factory=lambda: {"main": 3})
+    sessions: dict[str, PresenceRow] = field(default_factory=dict)
+    dirty: dict[str, int] = field(default_factory=dict)
+    leases: dict[str, str] = field(default_factory=dict)
+    now_ms: int = START_MS
+    away: bool = False
+    acked: list[Outcome] = field(default_factory=list)
+    lose_acks: int = 0
+
+    def change(self, changed: PresenceRow) -> None:
+        """A script changes a session: its version rises and it is dirty."""
+        before = self.sessions.get(changed.session_id)
+        version = max(before.version + 1 if before else 1, changed.version)
+        self.sessions[changed.session_id] = replace(changed, version=version)
+        self._mark(changed.session_id)
+
+    def _mark(self, session_id: str) -> None:
+        self.dirty.setdefault(session_id, self.now_ms)
+
+    def _answer(self) -> None:
+        if self.away:
+            raise SourceAwayError("the live state does not answer")
+
+    def _of(self, pool: str) -> list[PresenceRow]:
+        return [self.sessions[sid] for sid in self.dirty if self.sessions[sid].pool == pool]
+
+    async def pools(self) -> Sequence[PoolRow]:
+        self._answer()
+        return [PoolRow(pool, limit, "open") for pool, limit in self.limits.items()]
+
+    async def lease(self, pool: str, holder: str, ttl_ms: int) -> bool:
+        self._answer()
+        return self.leases.setdefault(pool, holder) == holder
+
+    async def release_lease(self, pool: str, holder: str) -> None:
+        self._answer()
+        if self.leases.get(pool) == holder:
+            del self.leases[pool]
+
+    async def touch(self, pool: str) -> None:
+        self._answer()
+        for session_id, session in self.sessions.items():
+            if session.pool == pool and session.status == "active":
+                self.sessions[session_id] = replace(session, last_seen_ms=self.now_ms)
+                self._mark(session_id)
+
+    async def take(self, pool: str, limit: int) -> Sequence[PresenceRow]:
+        self._answer()
+        return sorted(self._of(pool), key=lambda session: self.dirty[session.session_id])[:limit]
+
+    async def ack(self, pool: str, outcomes: Sequence[Outcome]) -> None:
+        self._answer()
+        if self.lose_acks:
+            self.lose_acks -= 1
+            raise SourceAwayError("gone before the ack arrived")
+        self.acked += outcomes
+        for outcome in outcomes:
+            self._ack(outcome)
+
+    def _ack(self, outcome: Outcome) -> None:
+        session = self.sessions.get(outcome.session_id)
+        if session is None:
+            return
+        newer = (session.version, session.last_seen_ms) > (outcome.version, outcome.last_seen_ms)
+        refused = outcome.refused_by is not None and outcome.refused_by >= session.version
+        if refused and not outcome.final:
+            self.sessions[session.session_id] = replace(session, version=(outcome.refused_by or 0) + 1)
+        elif outcome.final or not newer:
+            del self.dirty[session.session_id]
+            if outcome.final or session.status != "active":
+                del self.sessions[session.session_id]
+
+    async def backlog(self, pool: str) -> Backlog:
+        self._answer()
+        since = [self.dirty[session.session_id] for session in self._of(pool)]
+        return Backlog(len(since), self.now_ms - min(since, default=self.now_ms))
+
+    async def known(self, pool: str, session_ids: Sequence[str]) -> Collection[str]:
+        self._answer()
+        return {sid for sid in session_ids if sid in self.sessions and self.sessions[sid].pool == pool}
