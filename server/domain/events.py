@@ -46,6 +46,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     session_id: str | None = None
     user_id: str | None = None
     fence: int | None = None
+    ticket: int | None = None
     cause: str | None = None
     connection_id: str | None = None
     tab: str | None = None

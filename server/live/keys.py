@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 POOLS = "presence:pools"
 
-# The order in which every script gets the pool's keys (KEYS[1], KEYS[2], ...); prelude.lua names them in this order.
+# The order in which every script gets the pool's keys (KEYS[1], KEYS[2], ...); the prelude names them in this order.
 SCRIPT_KEYS = (
     "config",
     "online",
@@ -20,6 +20,7 @@ SCRIPT_KEYS = (
     "sessions",
     "ended",
     "dirty",
+    "lengths",
     "events",
 )
 

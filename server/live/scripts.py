@@ -18,12 +18,14 @@ from server.live.connect import RedisClient
 from server.live.keys import PoolKeys
 
 LUA = files("server.live") / "lua"
-SHARED = ("clock", "prelude")
+CLOCK = "clock"
+# What stands in front of every verb, in this order: each part uses only those before it.
+PRELUDE = tuple(f"prelude/{part}" for part in ("pool", "records", "presence", "permits", "pump", "replies"))
 VERBS = tuple(
     sorted(
-        name.removesuffix(".lua")
-        for name in (entry.name for entry in LUA.iterdir())
-        if name.endswith(".lua") and name.removesuffix(".lua") not in SHARED
+        entry.name.removesuffix(".lua")
+        for entry in LUA.iterdir()
+        if entry.name.endswith(".lua") and entry.name != f"{CLOCK}.lua"
     )
 )
 
@@ -53,7 +55,7 @@ def source(name: str) -> str:
 
 def load(clock: str | None = None) -> dict[str, Script]:
     """All verbs, each behind the clock and the prelude. `clock` is Lua text that replaces clock.lua, for tests."""
-    shared = (clock or source("clock")) + source("prelude")
+    shared = (clock or source(CLOCK)) + "".join(source(part) for part in PRELUDE)
     return {verb: Script(shared + source(verb)) for verb in VERBS}
 
 

@@ -35,6 +35,7 @@ from server.live.verbs import (
     Connected,
     Drop,
     Finish,
+    Holder,
     Item,
     Look,
     Open,
@@ -62,10 +63,23 @@ class _ConnectReply(msgspec.Struct, frozen=True):
     admission: Admission
 
 
+class _ChangedAt(msgspec.Struct, frozen=True):
+    """When somebody last changed the pool (wall-clock ms; 0: nobody did)."""
+
+    changed_at: int = 0
+
+
+class _Memory(msgspec.Struct, frozen=True):
+    """A pool's configuration as this node last saw it."""
+
+    config: PoolConfig
+    changed_at: int
+
+
 # Redis keeps every value as text; in lax mode "1" is an int or true where the type says so.
 _DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
     kind: msgspec.json.Decoder(kind, strict=False)
-    for kind in (Opened, _ConnectReply, Seen, Admission, PoolState, PoolConfig)
+    for kind in (Opened, _ConnectReply, Seen, Admission, PoolState, PoolConfig, _ChangedAt)
 }
 _encode = msgspec.json.Encoder().encode
 
@@ -128,6 +142,11 @@ def _is_here(seen: Seen | BaseException) -> TypeGuard[Seen]:
     return True
 
 
+def _holders(flat: Sequence[bytes]) -> dict[str, Holder]:
+    triples = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+    return {session_id.decode(): Holder(int(fence), int(since)) for session_id, fence, since in triples}
+
+
 def _scored(flat: Any) -> list[tuple[int, str]]:  # noqa: ANN401 - RESP2 gives a flat list, RESP3 pairs
     pairs = (
         flat if flat and isinstance(flat[0], list | tuple) else list(zip(flat[::2], flat[1::2], strict=True))
@@ -155,6 +174,7 @@ class Store:
         self.scripts = Scripts(redis, clock=clock)
         self._coalescer = Coalescer(self.scripts)
         self._keys: dict[str, PoolKeys] = {}
+        self._memory: dict[str, _Memory] = {}
 
     def keys(self, pool: str) -> PoolKeys:
         """The keys of a pool."""
@@ -256,23 +276,28 @@ class Store:
             "defaults": self.defaults,
             "node": self._timings.fields(),
             "changes": changes,
-            "epoch": "e" + secrets.token_hex(8),
             "actor": actor,
+            "salt": secrets.token_hex(8),
         }
+        if pool in self._memory:
+            request["memory"] = self._memory[pool]
         _, shown = await self.scripts.run("configure", self.keys(pool), _encode(request))
-        return decode(PoolConfig, shown)
+        return self._remember(pool, shown)
+
+    def _remember(self, pool: str, shown: bytes) -> PoolConfig:
+        """Keep the newest configuration, to give it back to a Redis that has lost it."""
+        config = decode(PoolConfig, shown)
+        self._memory[pool] = _Memory(config, decode(_ChangedAt, shown).changed_at)
+        return config
 
     async def config(self, pool: str) -> PoolConfig:
         """A pool's configuration."""
-        flat = await self.scripts.command("HMGET", self.keys(pool).config, *PoolConfig.__struct_fields__)
-        if flat[0] is None:
+        names = (*PoolConfig.__struct_fields__, *_ChangedAt.__struct_fields__)
+        values = await self.scripts.command("HMGET", self.keys(pool).config, *names)
+        if values[0] is None:
             raise UnknownPoolError(f"There is no pool named {pool!r}. Create it with PUT /v1/pools/{pool}.")
-        named = {
-            name: value.decode()
-            for name, value in zip(PoolConfig.__struct_fields__, flat, strict=True)
-            if value is not None
-        }
-        return msgspec.convert(named, PoolConfig, strict=False)
+        shown = {name: value.decode() for name, value in zip(names, values, strict=True) if value is not None}
+        return self._remember(pool, _encode(shown))
 
     async def pool_names(self) -> list[str]:
         """All pools, sorted."""
@@ -285,13 +310,17 @@ class Store:
 
     async def snapshot(self, pool: str) -> Snapshot:
         """The whole pool at one moment."""
-        head, last, holders, line = await self.scripts.run("snapshot", self.keys(pool))
-        pairs = iter(holders)
+        head, last, holders, offers, line, ready, lengths = await self.scripts.run(
+            "snapshot", self.keys(pool)
+        )
         return Snapshot(
             state=decode(PoolState, head),
             last_event_id=last.decode(),
-            holders={session_id.decode(): int(fence) for session_id, fence in zip(pairs, pairs, strict=True)},
+            holders=_holders(holders),
+            offers=[session_id.decode() for session_id in offers],
             line=[session_id.decode() for session_id in line],
+            ready=frozenset(session_id.decode() for session_id in ready),
+            lengths=[int(length) for length in lengths],
         )
 
     # Listing

@@ -28,13 +28,30 @@ class Open(Item, frozen=True):
     metadata: str | None = None
 
 
+class Known(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a node or a token knows of a session, should Redis have forgotten it.
+
+    `fence` is the highest ever seen; `holds`: the permit of that fence is held. `started_at` is wall-clock ms.
+    """
+
+    user_id: str
+    started_at: int
+    language_code: str | None = None
+    fence: int | None = None
+    holds: bool = False
+    ticket: int | None = None
+
+
 class Connect(Item, frozen=True):
     """A connection of a session: a WebSocket's hello, or the first heartbeat over HTTP.
 
     `token_expired`: the token was rightly signed but too old; it still reconnects within `resume_s`.
+    `connection_id`: a node registers again a connection that it holds already.
     """
 
     node: str
+    connection_id: str | None = None
+    known: Known | None = None
     kind: ConnectionKind = ConnectionKind.WS
     tab: str | None = None
     attempt: int = 0
@@ -74,9 +91,14 @@ class Look(Item, frozen=True):
 
 
 class Claim(Item, frozen=True):
-    """Claim a permit. `wait`: else a place in line will do. `sign_of_life` as in `Look`."""
+    """Claim a permit.
+
+    `wait`: else a place in line will do. `accept`: only if it is offered. `takeover`: also if another session of the
+    user has it. `sign_of_life` as in `Look`.
+    """
 
     wait: bool = True
+    accept: bool = False
     takeover: bool = False
     sign_of_life: bool = False
 
@@ -138,17 +160,24 @@ class Renewal(IntEnum):
     REGISTER_AGAIN = 2
 
 
-class Place(msgspec.Struct, frozen=True):
-    """One session in the snapshot: a holder (with `fence`), or a waiter (with `ticket`)."""
+class Holder(msgspec.Struct, frozen=True):
+    """A session with a permit: its fence, and since when (wall-clock ms)."""
 
-    session_id: str
-    number: int
+    fence: int
+    since: int
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """A pool at one moment, from one script: holders with fences, the line in order, the last event's id."""
+    """A pool at one moment, from one script.
+
+    `offers` and `line` are in the order of their tickets; `ready` are those of the line who would be let in now;
+    `lengths` are those of past interviews in ms, the newest first.
+    """
 
     state: PoolState
     last_event_id: str
-    holders: Mapping[str, int]
+    holders: Mapping[str, Holder]
+    offers: list[str]
     line: list[str]
+    ready: frozenset[str]
+    lengths: list[int]

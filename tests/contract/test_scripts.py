@@ -9,12 +9,12 @@ import pytest
 from redis.asyncio import Redis
 
 from server.live.keys import SCRIPT_KEYS, PoolKeys
-from server.live.scripts import SHARED, VERBS, Scripts, source
+from server.live.scripts import PRELUDE, VERBS, Scripts, source
 from server.live.store import Store
 from tests.contract.conftest import POOL, Bench, make_bench
 
 HEADER = re.compile(
-    r"-- (?P<name>\w+)\.lua: .+\n(?:-- .*\n)*?-- KEYS +the pool's keys \(prelude\.lua\)\n-- ARGV +\S"
+    r"-- (?P<name>\w+)\.lua: .+\n(?:-- .*\n)*?-- KEYS +the pool's keys \(prelude\)\n-- ARGV +\S"
 )
 # Verbs that read only: they must not write, so that they run on a full Redis and need no clock to be kept.
 READ_ONLY = {"snapshot", "state", "flush_take"}
@@ -46,14 +46,14 @@ def test_no_script_reads_the_whole_keyspace_or_names_a_key_itself(verb: str) -> 
 @pytest.mark.parametrize("verb", VERBS)
 def test_each_script_declares_whether_it_may_write_on_a_full_redis(verb: str) -> None:
     text = source(verb)
-    declares = "_when_full()" in text
-    assert declares is not (verb in READ_ONLY | {"configure", "look"})
+    declares = "begin_freeing()" in text or "begin_adding()" in text
+    assert declares is not (verb in READ_ONLY | {"look"})
     if verb in READ_ONLY:
         assert not re.search(r"\b(save|set|event|pump|each_item)\(", text)
 
 
 def test_the_prelude_names_the_keys_in_the_order_in_which_they_are_given() -> None:
-    named = re.search(r"^local ([A-Z, ]+) = unpack\(KEYS\)$", source("prelude"), re.MULTILINE)
+    named = re.search(r"^local ([A-Z, ]+) = unpack\(KEYS\)$", source(PRELUDE[0]), re.MULTILINE)
     assert named is not None
     assert tuple(name.strip().lower() for name in named[1].split(",")) == SCRIPT_KEYS
 
@@ -69,10 +69,6 @@ def test_all_keys_of_a_pool_share_one_hash_tag() -> None:
         *keys.in_order,
     )
     assert {re.findall(r"\{(.*?)\}", key)[0] for key in made} == {"study-7"}
-
-
-def test_the_shared_parts_are_not_verbs() -> None:
-    assert not set(SHARED) & set(VERBS)
 
 
 async def test_scripts_that_redis_has_forgotten_are_sent_again(bench: Bench) -> None:

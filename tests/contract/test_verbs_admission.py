@@ -10,7 +10,7 @@ from server.domain.errors import RedisFullError, SessionEndedError, StaleFenceEr
 from server.domain.interview import Admission, InterviewState, Reason
 from server.domain.pool import Mode, PoolChanges
 from server.domain.session import EndReason, Status
-from server.live.verbs import Renewal
+from server.live.verbs import Holder, Renewal
 from tests.contract.conftest import POOL, START_MS, Bench
 
 GRANTED, WAITING, DENIED, NONE = (
@@ -322,7 +322,7 @@ async def test_the_snapshot_shows_holders_with_fences_and_the_line_in_order(benc
     await bench.configure(limit=1)
     held, *_ = await opened_and_claimed(bench, "a", "b", "c")
     snapshot = await bench.store.snapshot(POOL)
-    assert snapshot.holders == {"s-a": held.fence}
+    assert snapshot.holders == {"s-a": Holder(held.fence or 0, START_MS)}
     assert snapshot.line == ["s-b", "s-c"]
     assert snapshot.state.seq == len(await bench.events())
     last = await bench.redis.xrevrange("presence:{main}:events", count=1)

@@ -30,7 +30,7 @@ async def test_a_new_session_is_present_for_the_online_window(bench: Bench) -> N
     assert (await bench.look("anna")).online
     await bench.pass_time(1)
     assert not (await bench.look("anna")).online
-    assert await bench.event_types() == ["pool_changed", "session_started", "offline"]
+    assert (await bench.event_types())[-2:] == ["session_started", "offline"]
 
 
 async def test_a_user_who_opens_again_gets_the_session_back(bench: Bench) -> None:

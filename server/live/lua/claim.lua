@@ -1,48 +1,80 @@
 -- claim.lua: claim permits. A claim always joins the line, then the pump runs: nobody overtakes, no place idles.
--- KEYS     the pool's keys (prelude.lua)
--- ARGV     per claim JSON: session_id, wait? (default true), sign_of_life?
+-- KEYS     the pool's keys (prelude)
+-- ARGV     per claim JSON: session_id, wait? (default true), takeover?, accept? (only an offer), sign_of_life?
 -- Returns  head; per claim JSON, the session's standing, also `denied` with its reason; or !unknown
 
 if not open_pool() then
   return NO_POOL
 end
-refuse_when_full()
+begin_adding()
 
 local function denied(reason)
-  return { state = 'denied', reason = reason, waiting = redis.call('ZCARD', LINE) }
+  return { state = 'denied', reason = reason, waiting = redis.call('ZCARD', LINE) + redis.call('ZCARD', OFFERS) }
 end
 
--- How many permits and places the user's other sessions have.
-local function held_elsewhere(record)
-  local held = 0
-  for _, session_id in ipairs(redis.call('ZRANGE', user_key(record.user_id), 0, -1)) do
-    local is_other = session_id ~= record.session_id
-    if is_other and (redis.call('ZSCORE', INTERVIEWS, session_id) or redis.call('ZSCORE', LINE, session_id)) then
-      held = held + 1
-    end
+local function take_offer(record)
+  if record.interview_state == 'offered' and not is_recovering() then
+    grant(record)
   end
-  return held
 end
 
 -- Join and pump; who is not let in at once and may not wait leaves without a trace.
 local function try(record, item)
   join_line(record)
-  pump()
-  if record.interview_state == 'granted' then
+  pump(record)
+  if record.interview_state ~= 'waiting' then
     return admission(record)
   end
   local reason
   if item.wait == false or config.max_line == 0 then
     reason = 'at_capacity'
-  elseif redis.call('ZCARD', LINE) > config.max_line then
+  elseif redis.call('ZCARD', LINE) + redis.call('ZCARD', OFFERS) > config.max_line then
     reason = 'line_full'
   end
   if reason then
-    quit_line(record)
+    end_standing(record)
     return denied(reason)
   end
-  event('waiting', record)
+  event('waiting', record, 'ticket', record.ticket)
   return admission(record)
+end
+
+-- What another session of the user holds comes to this one, if the person says so or the other has lost its
+-- connection. Returns whether the user may hold no more.
+local function is_held_elsewhere(record, takeover)
+  if config.permits_per_user == 0 then
+    return false
+  end
+  local others = held_elsewhere(record)
+  if #others < config.permits_per_user then
+    return false
+  end
+  for _, other in ipairs(others) do
+    if takeover or other.lost_at then
+      move_standing(other, record)
+      take_offer(record)
+      break
+    end
+  end
+  return true
+end
+
+local function claim(record, item)
+  if item.accept then
+    take_offer(record)
+    return admission(record)
+  end
+  show_life(record)
+  pump(record)
+  take_offer(record)
+  if record.interview_state ~= 'none' then
+    return admission(record)
+  elseif config.mode == 'closed' then
+    return denied('closed')
+  elseif is_held_elsewhere(record, item.takeover) then
+    return record.interview_state ~= 'none' and admission(record) or denied('elsewhere')
+  end
+  return try(record, item)
 end
 
 return each_item(function(item)
@@ -56,13 +88,5 @@ return each_item(function(item)
   if item.sign_of_life then
     sign_of_life(record)
   end
-  pump()
-  if record.interview_state == 'granted' or record.interview_state == 'waiting' then
-    return admission(record)
-  elseif config.mode == 'closed' then
-    return denied('closed')
-  elseif config.permits_per_user > 0 and held_elsewhere(record) >= config.permits_per_user then
-    return denied('elsewhere')
-  end
-  return try(record, item)
+  return claim(record, item)
 end)

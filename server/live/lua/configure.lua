@@ -1,7 +1,7 @@
 -- configure.lua: create a pool, or change it; a changed limit or mode takes effect in this very call.
--- KEYS     the pool's keys (prelude.lua)
--- ARGV     JSON {defaults, node, changes, epoch, actor}: what a new pool gets; what the node sets each time; what to
---          change; the epoch of a new pool; who asks for the change
+-- KEYS     the pool's keys (prelude)
+-- ARGV     JSON {defaults, node, changes, actor, salt, memory?}: what a new pool gets; what the node sets each time; what
+--          to change; who asks; something random for the epoch; the configuration that the node remembers, with its changed_at
 -- Returns  head, then the configuration as JSON
 
 local request = cjson.decode(ARGV[1])
@@ -31,28 +31,54 @@ local function differing(fields)
   return differ, names
 end
 
-config = read_config()
-local is_new = not config.epoch
-if is_new then
-  write(request.defaults)
-  write({ epoch = request.epoch })
-end
-write(request.node)
-start_clocks()
-local differ, names = differing(request.changes)
-if #names > 0 then
-  write(differ)
-end
-if is_new or #names > 0 then
+local function tell_change(names)
   local told = {}
   for _, name in ipairs(names) do
     told[#told + 1] = name .. '=' .. tostring(config[name])
   end
-  event('pool_changed', nil, 'cause', is_new and 'created' or table.concat(told, ' '), 'actor', request.actor)
+  event('pool_changed', nil, 'cause', table.concat(told, ' '), 'actor', request.actor)
+end
+
+local function change(fields, changed_at)
+  local differ, names = differing(fields)
+  if #names > 0 then
+    write(differ)
+    write({ changed_at = changed_at })
+    tell_change(names)
+  end
+end
+
+-- While nobody may enter, no place is reserved.
+local function withdraw_offers()
+  for _, session_id in ipairs(redis.call('ZRANGE', OFFERS, 0, -1)) do
+    return_to_line(session(session_id), 'withdrawn')
+  end
+end
+
+local is_known = open_pool()
+if is_known then
+  write(request.node)
+  begin_adding()
+else
+  config = {}
+  write(request.defaults)
+  write(request.node)
+  write({ epoch = '' })
+  open_pool()
+  open_recovery(request.salt)
+  event('pool_changed', nil, 'cause', 'created', 'actor', request.actor)
+end
+-- After Redis lost its memory, the newest configuration that any node remembers wins.
+if request.memory and request.memory.changed_at > (config.changed_at or 0) then
+  change(request.memory.config, request.memory.changed_at)
+end
+change(request.changes, wall)
+if config.mode ~= 'open' then
+  withdraw_offers()
 end
 pump()
 save()
-local shown = {}
+local shown = { changed_at = config.changed_at or 0 }
 for name in pairs(request.defaults) do
   shown[name] = config[name]
 end

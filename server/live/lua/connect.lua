@@ -1,13 +1,16 @@
--- connect.lua: make new connections the current ones of their sessions.
--- KEYS     the pool's keys (prelude.lua)
--- ARGV     per connection JSON: session_id, node, kind, tab?, attempt?, page?, visible?, token_expired?
--- Returns  head; per connection JSON {connection_id, resumed, record, admission},
---          or !unknown, !ended, !superseded, !bad_token (an expired token, away for longer than resume_s)
+-- connect.lua: make new connections the current ones of their sessions; after Redis lost its memory, also register
+-- again the connections and sessions that nodes and pages remember.
+-- KEYS     the pool's keys (prelude)
+-- ARGV     per connection JSON: session_id, node, kind?, tab?, attempt?, page?, visible?, token_expired?,
+--          connection_id? (a node registers this connection again),
+--          known? {user_id, started_at, language_code?, fence?, holds?, ticket?}: what the node or the token knows
+-- Returns  head; per connection JSON {connection_id, resumed, record, admission}, or !unknown, !ended, !superseded,
+--          !stale_connection, !bad_token (an expired token, away for longer than resume_s)
 
 if not open_pool() then
   return NO_POOL
 end
-refuse_when_full()
+begin_adding()
 
 local function away_for(record)
   if record.lost_at then
@@ -24,28 +27,82 @@ local function is_superseded(record, item)
 end
 
 local function refusal(record, item)
-  if is_superseded(record, item) then
+  if item.connection_id then
+    local current = tonumber(record.connection_id or 0)
+    return tonumber(item.connection_id) < current and '!stale_connection' or nil
+  elseif is_superseded(record, item) then
     return '!superseded'
   elseif item.token_expired and away_for(record) > ms(config.resume_s) then
     return '!bad_token'
   end
 end
 
+---------------------------------------------------------------------------------------------------
+-- Recovery
+
+-- A session that Redis has forgotten, but a node or a token has not. Once the window is closed, others may have the
+-- place: then all that is left of it is the front of the line.
+local function remembered(item)
+  local known = item.known
+  local record = new_session(item.session_id, known.user_id, known.started_at)
+  set(record, 'language_code', known.language_code)
+  if not is_recovering() and (known.fence or known.ticket) then
+    set(record, 'front_until', now + ms(config.resume_s))
+  end
+  return record
+end
+
+local function adopt_permit(record, known)
+  clear_standing(record)
+  local started_at = record.interview_started_at or wall
+  set(record, 'interview_state', 'granted')
+  set(record, 'reason', nil)
+  set(record, 'fence', known.fence)
+  set(record, 'is_in_interview', '1')
+  set(record, 'interview_started_at', started_at)
+  set(record, 'interview_ended_at', nil)
+  set(record, 'ends_at', config.max_interview_s > 0 and now + ms(config.max_interview_s) - (wall - started_at) or nil)
+  settle(record)
+  event('granted', record, 'fence', record.fence, 'cause', 'recovered')
+end
+
+-- Bring the session to the standing that is remembered; the highest fence wins over whatever Redis holds.
+local function adopt(record, known, is_from_node)
+  outgrow('fence', known.fence)
+  outgrow('ticket', known.ticket)
+  local fence, state = tonumber(record.fence or 0), record.interview_state
+  local is_newest = (known.fence or 0) >= fence
+  if known.holds then
+    if is_newest and not (state == 'granted' and fence == known.fence) then
+      adopt_permit(record, known)
+    end
+  elseif state == 'granted' and is_newest and is_from_node then
+    release(record, 'released', 'recovered')
+  elseif known.ticket and state == 'none' then
+    wait_with(record, known.ticket)
+    event('waiting', record, 'ticket', record.ticket, 'cause', 'recovered')
+  end
+end
+
+---------------------------------------------------------------------------------------------------
+
 local function register(record, item)
+  outgrow('connection_id', tonumber(item.connection_id))
   set(record, 'connection', item.kind or 'ws')
-  set(record, 'connection_id', next_number('connection_id'))
+  set(record, 'connection_id', item.connection_id or next_number('connection_id'))
   set(record, 'node', item.node)
   set(record, 'tab', item.tab)
   set(record, 'attempt', item.attempt or 0)
   set(record, 'browser_seen', '1')
   set(record, 'connected_at', wall)
-  if item.visible ~= nil then
-    set(record, 'visible', item.visible and '1' or '0')
-  end
+  see(record, item.visible)
 end
 
 return each_item(function(item)
   local record, refused = active_session(item.session_id)
+  if refused == '!unknown' and item.known then
+    record, refused = remembered(item), nil
+  end
   refused = refused or refusal(record, item)
   if refused then
     return refused
@@ -54,11 +111,11 @@ return each_item(function(item)
   local cause = record.connection and 'replaced' or 'new'
   register(record, item)
   present(record, record.connection == 'ws' and config.alive_ttl_ms or window_ms(item.visible))
-  event('connected', record, 'cause', cause, 'connection_id', record.connection_id, 'tab', record.tab or '')
-  if item.page and item.page ~= record.current_page then
-    set(record, 'current_page', item.page)
-    event('page', record)
+  if item.known and is_recovering() then
+    adopt(record, item.known, item.connection_id ~= nil)
   end
+  event('connected', record, 'cause', cause, 'connection_id', record.connection_id, 'tab', record.tab or '')
+  go_to_page(record, item.page)
   pump()
   return { connection_id = record.connection_id, resumed = resumed, record = record, admission = admission(record) }
 end)

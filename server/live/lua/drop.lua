@@ -1,12 +1,12 @@
 -- drop.lua: connections were lost; their sessions' grace begins. Only the current connection counts.
--- KEYS     the pool's keys (prelude.lua)
+-- KEYS     the pool's keys (prelude)
 -- ARGV     per connection JSON: session_id, connection_id, cause
 -- Returns  head; per connection 1 dropped, 0 it was not the current one and nothing changed
 
 if not open_pool() then
   return NO_POOL
 end
-allow_when_full()
+begin_freeing()
 
 return each_item(function(item)
   local record = active_session(item.session_id)

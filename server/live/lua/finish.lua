@@ -1,12 +1,12 @@
 -- finish.lua: end sessions: completed, kicked or abandoned. Repeating the same end changes nothing.
--- KEYS     the pool's keys (prelude.lua)
+-- KEYS     the pool's keys (prelude)
 -- ARGV     per session JSON: session_id, reason (an end_reason), fence?
 -- Returns  head; per session JSON, its standing; or !unknown, !stale_fence, !ended (in another way)
 
 if not open_pool() then
   return NO_POOL
 end
-allow_when_full()
+begin_freeing()
 
 local function ended(item, end_reason)
   if end_reason == item.reason then

@@ -1,5 +1,5 @@
 -- flush_take.lua: read dirty sessions, the longest dirty first. They stay dirty until acked. Read-only.
--- KEYS     the pool's keys (prelude.lua)
+-- KEYS     the pool's keys (prelude)
 -- ARGV     how many at most, then the names of the fields to read
 -- Returns  head; per session its fields in the order of ARGV (null where absent)
 

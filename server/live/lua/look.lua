@@ -1,5 +1,5 @@
 -- look.lua: read sessions. Changes nothing unless it is a sign of life.
--- KEYS     the pool's keys (prelude.lua)
+-- KEYS     the pool's keys (prelude)
 -- ARGV     per session JSON: session_id, sign_of_life?
 -- Returns  head; per session JSON {record, admission, online}, or !unknown, !ended (only the tombstone is left)
 
@@ -16,5 +16,5 @@ return each_item(function(item)
     sign_of_life(record)
     pump()
   end
-  return { record = record, admission = admission(record), online = is_present(item.session_id) }
+  return seen(record)
 end)

@@ -1,5 +1,5 @@
 -- open.lua: open sessions, or resume those that their users had.
--- KEYS     the pool's keys (prelude.lua)
+-- KEYS     the pool's keys (prelude)
 -- ARGV     per session JSON: session_id, user_id, given?, language_code?, current_page?, metadata?
 -- Returns  head; per session JSON {session_id, resumed, record, admission}, or !session_id_taken
 
@@ -8,7 +8,7 @@ local MOST_SESSIONS_LOOKED_AT = 10
 if not open_pool() then
   return NO_POOL
 end
-refuse_when_full()
+begin_adding()
 
 -- Whether the session may be resumed by its user: not ended, without a WebSocket, and not away for too long.
 local function is_resumable(record)
@@ -37,16 +37,14 @@ local function earlier_session(user_id)
   end
 end
 
-local function start(item)
-  local record = new_session(item.session_id)
-  set(record, 'pool', POOL)
-  set(record, 'user_id', item.user_id)
-  set(record, 'status', 'active')
-  set(record, 'started_at', wall)
-  set(record, 'is_in_interview', '0')
-  set(record, 'interview_state', 'none')
-  redis.call('ZADD', SESSIONS, wall, item.session_id)
-  redis.call('ZADD', user_key(item.user_id), wall, item.session_id)
+-- The session that was asked for by its id, or nil if it is to be started (anew).
+local function given_session(item)
+  local record = session(item.session_id)
+  if record and record.status ~= 'active' then
+    return nil
+  elseif record and record.user_id ~= item.user_id then
+    return nil, '!session_id_taken'
+  end
   return record
 end
 
@@ -59,19 +57,17 @@ local function update(record, item)
 end
 
 return each_item(function(item)
-  local record
+  local record, refused
   if item.given then
-    record = session(item.session_id)
-    if record and record.status ~= 'active' then
-      record = nil
-    elseif record and record.user_id ~= item.user_id then
-      return '!session_id_taken'
-    end
+    record, refused = given_session(item)
   else
     record = earlier_session(item.user_id)
   end
+  if refused then
+    return refused
+  end
   local resumed = record ~= nil
-  record = record or start(item)
+  record = record or new_session(item.session_id, item.user_id, wall)
   update(record, item)
   if not record.connection then
     set(record, 'browser_seen', nil)

@@ -1,12 +1,12 @@
 -- release.lua: give permits back, or leave the line. Repeating it changes nothing.
--- KEYS     the pool's keys (prelude.lua)
+-- KEYS     the pool's keys (prelude)
 -- ARGV     per session JSON: session_id, fence?
 -- Returns  head; per session JSON, its standing; or !unknown, !stale_fence
 
 if not open_pool() then
   return NO_POOL
 end
-allow_when_full()
+begin_freeing()
 
 return each_item(function(item)
   local record = session(item.session_id)

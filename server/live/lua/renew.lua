@@ -1,5 +1,5 @@
 -- renew.lua: extend the deadlines of connections that a node holds.
--- KEYS     the pool's keys (prelude.lua)
+-- KEYS     the pool's keys (prelude)
 -- ARGV     session_id, connection_id for each connection
 -- Returns  head; per connection 1 renewed, 0 no longer yours, 2 unknown or reaped (register it again)
 
@@ -8,7 +8,7 @@ local NO_LONGER_YOURS, RENEWED, REGISTER_AGAIN = 0, 1, 2
 if not open_pool() then
   return NO_POOL
 end
-allow_when_full()
+begin_freeing()
 
 local ttl_ms = config.alive_ttl_ms
 local new_deadline = now + ttl_ms

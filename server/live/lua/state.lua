@@ -1,5 +1,5 @@
 -- state.lua: the pool's counts. Read-only.
--- KEYS     the pool's keys (prelude.lua)
+-- KEYS     the pool's keys (prelude)
 -- ARGV     none
 -- Returns  head
 

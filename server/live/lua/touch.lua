@@ -1,5 +1,5 @@
 -- touch.lua: bring last_seen of everyone present or in permit grace up to date, and mark them dirty, a part at a time.
--- KEYS     the pool's keys (prelude.lua)
+-- KEYS     the pool's keys (prelude)
 -- ARGV     rank to go down from (-1: the newest session), how many sessions to go through
 -- Returns  head, then the rank to go on from, or -1 when all are done
 --
@@ -9,7 +9,7 @@
 if not open_pool() then
   return NO_POOL
 end
-allow_when_full()
+begin_freeing()
 
 local from, count = tonumber(ARGV[1]), tonumber(ARGV[2])
 if from < 0 then

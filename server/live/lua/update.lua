@@ -1,5 +1,5 @@
 -- update.lua: new values for sessions: the page, the visibility, the metadata.
--- KEYS     the pool's keys (prelude.lua)
+-- KEYS     the pool's keys (prelude)
 -- ARGV     per session JSON: session_id, connection_id?, page?, visible?, metadata?
 --          with a connection_id only if that is the session's current connection
 -- Returns  head; per session JSON {record, admission, online}, or !unknown, !ended, !stale_connection
@@ -7,7 +7,7 @@
 if not open_pool() then
   return NO_POOL
 end
-refuse_when_full()
+begin_adding()
 
 return each_item(function(item)
   local record, refused = active_session(item.session_id)
@@ -16,15 +16,11 @@ return each_item(function(item)
   elseif item.connection_id and item.connection_id ~= record.connection_id then
     return '!stale_connection'
   end
-  if item.page and item.page ~= record.current_page then
-    set(record, 'current_page', item.page)
-    event('page', record)
-  end
-  if item.visible ~= nil then
-    set(record, 'visible', item.visible and '1' or '0')
-  end
+  go_to_page(record, item.page)
+  see(record, item.visible)
   if item.metadata then
     set(record, 'metadata', item.metadata)
   end
-  return { record = record, admission = admission(record), online = is_present(item.session_id) }
+  pump()
+  return seen(record)
 end)

@@ -1,0 +1,96 @@
+-- prelude/pump.lua: expire what is past its deadline, then hand free places to the ready waiters, lowest ticket first.
+
+-- Every loop is bounded by this. Whether one stopped at its bound: the caller then runs the pump again at once.
+local STEPS = 100
+local more = false
+
+-- Gives the members of `key` that are due at `latest` to `act`, the longest due first.
+local function each_due(key, latest, act)
+  local due = redis.call('ZRANGEBYSCORE', key, '-inf', latest, 'WITHSCORES', 'LIMIT', 0, STEPS)
+  for i = 1, #due, 2 do
+    local record = session(due[i])
+    if record then
+      act(record, tonumber(due[i + 1]))
+    else
+      sweep(due[i])
+    end
+  end
+  more = more or #due == 2 * STEPS
+end
+
+-- A permit, a permit in grace, or an offer is over.
+local function expire_permit(record)
+  if record.interview_state == 'offered' then
+    return_to_line(record, record.lost_at and 'absent' or 'expired')
+  elseif record.ends_at and tonumber(record.ends_at) <= now then
+    release(record, 'max_length', 'max_length')
+  else
+    set(record, 'front_until', record.lost_at + ms(config.resume_s))
+    release(record, 'expired', 'grace')
+  end
+end
+
+local function expire_ticket(record)
+  release(record, 'expired', 'expired')
+end
+
+-- Whether there is a free place, if need be by reclaiming the permit of the holder who is absent for longest.
+local function find_place()
+  if redis.call('ZCARD', INTERVIEWS) < config.limit then
+    return true
+  end
+  local absent = redis.call('ZRANGEBYSCORE', GRACE, '-inf', now - ms(config.permit_grace_min_s), 'LIMIT', 0, 1)[1]
+  if not absent then
+    return false
+  end
+  expire_permit(session(absent))
+  return redis.call('ZCARD', INTERVIEWS) < config.limit
+end
+
+-- Whether a waiter in READY is still present; one whose deadline has run out is reaped, and so no longer ready.
+local function is_ready(session_id)
+  local record = session(session_id)
+  local at = deadline(session_id)
+  if record and at and at > now then
+    return true
+  elseif record then
+    reap(record, at or now)
+  else
+    sweep(session_id)
+  end
+  return false
+end
+
+local function admit(record, claimant)
+  if record == claimant or config.offer_s == 0 then
+    grant(record)
+  else
+    offer(record)
+  end
+end
+
+-- `claimant`, if any, is granted its place at once; everybody else gets an offer.
+local function pump(claimant)
+  if is_recovering() then
+    return
+  elseif config.recovery_until then
+    close_recovery()
+  end
+  each_due(INTERVIEWS, now, expire_permit)
+  each_due(ABSENT, now - ms(config.resume_s), expire_ticket)
+  if config.mode ~= 'open' then
+    return
+  end
+  for _ = 1, STEPS do
+    local session_id = redis.call('ZRANGE', READY, 0, 0)[1]
+    if not session_id then
+      return
+    elseif is_ready(session_id) then
+      if not find_place() then
+        return
+      end
+      admit(session(session_id), claimant)
+    end
+  end
+  more = true
+end

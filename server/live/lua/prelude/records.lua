@@ -1,0 +1,140 @@
+-- prelude/records.lua: the records of sessions. They are read once per script, changed in memory, written by `save`.
+
+-- A change of one of these is a new version of the session, to be written to Postgres.
+local COLUMNS = {}
+for _, name in ipairs({
+  'user_id', 'language_code', 'current_page', 'started_at', 'completed_at', 'is_in_interview', 'status',
+  'interview_started_at', 'interview_ended_at', 'waited_s', 'end_reason', 'metadata',
+}) do
+  COLUMNS[name] = true
+end
+
+local records = {}
+local changes = {}
+
+local function session_key(session_id)
+  return PREFIX .. 'session:' .. session_id
+end
+
+local function alive_key(session_id)
+  return PREFIX .. 'alive:' .. session_id
+end
+
+local function user_key(user_id)
+  return PREFIX .. 'user:' .. user_id
+end
+
+local function tombstone_key(session_id)
+  return PREFIX .. 'tombstone:' .. session_id
+end
+
+-- The record of a session, or nil.
+local function session(session_id)
+  local known = records[session_id]
+  if known ~= nil then
+    return known or nil
+  end
+  local flat = redis.call('HGETALL', session_key(session_id))
+  local record = false
+  if #flat > 0 then
+    record = {}
+    for i = 1, #flat, 2 do
+      record[flat[i]] = flat[i + 1]
+    end
+  end
+  records[session_id] = record
+  return record or nil
+end
+
+-- Change a field; nil removes it. Numbers are kept as text, as Redis gives them back.
+local function set(record, field, value)
+  if type(value) == 'number' then
+    value = integer(value)
+  end
+  if record[field] == value then
+    return
+  end
+  record[field] = value
+  local changed = changes[record.session_id] or {}
+  changed[field] = true
+  changes[record.session_id] = changed
+end
+
+-- A new session in the place of any older one of that id. `started_at` is wall-clock ms.
+local function new_session(session_id, user_id, started_at)
+  redis.call('DEL', session_key(session_id), tombstone_key(session_id))
+  redis.call('ZREM', ENDED, session_id)
+  redis.call('ZADD', SESSIONS, started_at, session_id)
+  redis.call('ZADD', user_key(user_id), started_at, session_id)
+  local record = { session_id = session_id }
+  records[session_id] = record
+  changes[session_id] = { session_id = true }
+  set(record, 'pool', POOL)
+  set(record, 'user_id', user_id)
+  set(record, 'status', 'active')
+  set(record, 'started_at', started_at)
+  set(record, 'is_in_interview', '0')
+  set(record, 'interview_state', 'none')
+  return record
+end
+
+local function mark_dirty(session_id)
+  if config.history == 1 then
+    redis.call('ZADD', DIRTY, 'NX', wall, session_id)
+  end
+end
+
+local function is_new_version(changed)
+  for field in pairs(changed) do
+    if COLUMNS[field] then
+      return true
+    end
+  end
+  return false
+end
+
+local function save_record(session_id, changed)
+  local record = records[session_id]
+  if is_new_version(changed) then
+    set(record, 'version', next_number('version'))
+    mark_dirty(session_id)
+  elseif changed.last_seen then
+    mark_dirty(session_id)
+  end
+  local written, removed = {}, {}
+  for field in pairs(changed) do
+    if record[field] == nil then
+      removed[#removed + 1] = field
+    else
+      written[#written + 1] = field
+      written[#written + 1] = record[field]
+    end
+  end
+  if #written > 0 then
+    redis.call('HSET', session_key(session_id), unpack(written))
+  end
+  if #removed > 0 then
+    redis.call('HDEL', session_key(session_id), unpack(removed))
+  end
+end
+
+-- Write what changed: records, clocks, counters. Every verb that changes anything ends with it.
+local function save()
+  for session_id, changed in pairs(changes) do
+    save_record(session_id, changed)
+  end
+  local fields = { 'now', integer(now), 'wall', integer(wall) }
+  for name in pairs(counted) do
+    fields[#fields + 1] = name
+    fields[#fields + 1] = integer(config[name])
+  end
+  redis.call('HSET', CONFIG, unpack(fields))
+end
+
+-- Drop a sorted-set member whose record is gone; without this a leftover would be met again for ever.
+local function sweep(session_id)
+  for _, key in ipairs({ ONLINE, OFFLINE, INTERVIEWS, OFFERS, GRACE, LINE, READY, ABSENT, SESSIONS }) do
+    redis.call('ZREM', key, session_id)
+  end
+  redis.call('DEL', alive_key(session_id))
+end
