@@ -16,6 +16,7 @@ return each_item(function(item)
     return '!stale_connection'
   end
   present(record, window_ms(item.visible))
+  expire()
   see(record, item.visible)
   go_to_page(record, item.page)
   pump()

@@ -20,6 +20,7 @@ end
 
 -- Join and pump; who is not let in at once and may not wait leaves without a trace.
 local function try(record, item)
+  local front_until, past = record.front_until, record.reason
   join_line(record)
   pump(record)
   if record.interview_state ~= 'waiting' then
@@ -32,7 +33,8 @@ local function try(record, item)
     reason = 'line_full'
   end
   if reason then
-    end_standing(record)
+    end_standing(record, past)
+    set(record, 'front_until', front_until)
     return denied(reason)
   end
   event('waiting', record, 'ticket', record.ticket)
@@ -52,6 +54,7 @@ local function is_held_elsewhere(record, takeover)
   for _, other in ipairs(others) do
     if takeover or other.lost_at then
       move_standing(other, record)
+      pump(record)
       take_offer(record)
       break
     end
@@ -64,6 +67,7 @@ local function claim(record, item)
     take_offer(record)
     return admission(record)
   end
+  expire()
   show_life(record)
   pump(record)
   take_offer(record)

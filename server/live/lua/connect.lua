@@ -66,21 +66,32 @@ local function adopt_permit(record, known)
   event('granted', record, 'fence', record.fence, 'cause', 'recovered')
 end
 
--- Bring the session to the standing that is remembered; the highest fence wins over whatever Redis holds.
+local function adopt_ticket(record, ticket)
+  clear_standing(record)
+  wait_with(record, ticket)
+  event('waiting', record, 'ticket', record.ticket, 'cause', 'recovered')
+end
+
+-- Bring the session to the standing that is remembered. The highest fence wins over whatever Redis holds; a node, which
+-- has the connection, also knows better than an old copy which ticket it is.
 local function adopt(record, known, is_from_node)
   outgrow('fence', known.fence)
   outgrow('ticket', known.ticket)
-  local fence, state = tonumber(record.fence or 0), record.interview_state
+  local fence = tonumber(record.fence or 0)
   local is_newest = (known.fence or 0) >= fence
   if known.holds then
-    if is_newest and not (state == 'granted' and fence == known.fence) then
+    if is_newest and not (record.interview_state == 'granted' and fence == known.fence) then
       adopt_permit(record, known)
     end
-  elseif state == 'granted' and is_newest and is_from_node then
+    return
+  end
+  if record.interview_state == 'granted' and is_newest and is_from_node then
     release(record, 'released', 'recovered')
-  elseif known.ticket and state == 'none' then
-    wait_with(record, known.ticket)
-    event('waiting', record, 'ticket', record.ticket, 'cause', 'recovered')
+  end
+  local state = record.interview_state
+  local is_other = known.ticket ~= tonumber(record.ticket)
+  if known.ticket and (state == 'none' or state == 'waiting' and is_other and is_from_node) then
+    adopt_ticket(record, known.ticket)
   end
 end
 
@@ -95,7 +106,6 @@ local function register(record, item)
   set(record, 'attempt', item.attempt or 0)
   set(record, 'browser_seen', '1')
   set(record, 'connected_at', wall)
-  see(record, item.visible)
 end
 
 return each_item(function(item)
@@ -111,6 +121,8 @@ return each_item(function(item)
   local cause = record.connection and 'replaced' or 'new'
   register(record, item)
   present(record, record.connection == 'ws' and config.alive_ttl_ms or window_ms(item.visible))
+  expire()
+  see(record, item.visible)
   if item.known and is_recovering() then
     adopt(record, item.known, item.connection_id ~= nil)
   end

@@ -68,6 +68,9 @@ return each_item(function(item)
   end
   local resumed = record ~= nil
   record = record or new_session(item.session_id, item.user_id, wall)
+  if resumed then
+    notice_loss(record)
+  end
   update(record, item)
   if not record.connection then
     set(record, 'browser_seen', nil)

@@ -17,6 +17,7 @@ return each_item(function(item)
     return '!stale_connection'
   end
   go_to_page(record, item.page)
+  expire()
   see(record, item.visible)
   if item.metadata then
     set(record, 'metadata', item.metadata)

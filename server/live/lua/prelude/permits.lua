@@ -212,10 +212,16 @@ local function reap(record, at)
   event('offline', record)
 end
 
-local function join_line(record)
-  if not record.lost_at and not is_present(record.session_id) then
-    reap(record, deadline(record.session_id) or now)
+-- The deadline may have run out without a tick having seen it.
+local function notice_loss(record)
+  local session_id = record.session_id
+  if not record.lost_at and not is_present(session_id) and not is_recovering() then
+    reap(record, deadline(session_id) or now)
   end
+end
+
+local function join_line(record)
+  notice_loss(record)
   wait_with(record, new_ticket(record))
 end
 

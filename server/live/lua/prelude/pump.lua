@@ -34,17 +34,22 @@ local function expire_ticket(record)
   release(record, 'expired', 'expired')
 end
 
--- Whether there is a free place, if need be by reclaiming the permit of the holder who is absent for longest.
+-- Whether there is a free place, if need be by reclaiming the permits of the holders who are absent for longest. While
+-- a lowered limit drains, one such permit may not be enough.
 local function find_place()
-  if redis.call('ZCARD', INTERVIEWS) < config.limit then
-    return true
+  local reclaimable = now - ms(config.permit_grace_min_s)
+  for _ = 1, STEPS do
+    if redis.call('ZCARD', INTERVIEWS) < config.limit then
+      return true
+    end
+    local absent = redis.call('ZRANGEBYSCORE', GRACE, '-inf', reclaimable, 'LIMIT', 0, 1)[1]
+    if not absent then
+      return false
+    end
+    expire_permit(session(absent))
   end
-  local absent = redis.call('ZRANGEBYSCORE', GRACE, '-inf', now - ms(config.permit_grace_min_s), 'LIMIT', 0, 1)[1]
-  if not absent then
-    return false
-  end
-  expire_permit(session(absent))
-  return redis.call('ZCARD', INTERVIEWS) < config.limit
+  more = true
+  return false
 end
 
 -- Whether a waiter in READY is still present; one whose deadline has run out is reaped, and so no longer ready.
@@ -69,16 +74,22 @@ local function admit(record, claimant)
   end
 end
 
--- `claimant`, if any, is granted its place at once; everybody else gets an offer.
-local function pump(claimant)
+-- The first half of the pump. Alone it comes before a sign of life: who shows one after the offer ran out, though no
+-- tick has noticed yet, does not sit out. Returns whether places may be handed out.
+local function expire()
   if is_recovering() then
-    return
+    return false
   elseif config.recovery_until then
     close_recovery()
   end
   each_due(INTERVIEWS, now, expire_permit)
   each_due(ABSENT, now - ms(config.resume_s), expire_ticket)
-  if config.mode ~= 'open' then
+  return config.mode == 'open'
+end
+
+-- `claimant`, if any, is granted its place at once; everybody else gets an offer.
+local function pump(claimant)
+  if not expire() then
     return
   end
   for _ = 1, STEPS do
