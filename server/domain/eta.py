@@ -11,9 +11,10 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
+from enum import StrEnum
 from itertools import accumulate
 from operator import mul
-from statistics import fmean, pvariance
+from statistics import fmean
 
 import msgspec
 
@@ -77,6 +78,85 @@ def next_eta(outlook: Outlook, etas: Sequence[Eta]) -> Eta | None:
     return etas[-1] if etas else None
 
 
+class EtaReason(StrEnum):
+    """Why the number shown has grown, or why none is shown any more."""
+
+    PAUSED = "paused"
+    CLOSED = "closed"
+    LIMIT_LOWERED = "limit_lowered"
+    RETURNED_AHEAD = "returned_ahead"
+    INTERVIEWS_RUN_LONGER = "interviews_run_longer"
+
+
+class Circumstances(msgspec.Struct, frozen=True):
+    """What an estimate for one waiter rested on. `ahead`: ready waiters in front, without offered ones."""
+
+    limit: int
+    ahead: int
+    mode: Mode = Mode.OPEN
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """What a waiter was shown last. Keep it, and hand it to `show` with the next estimate.
+
+    `last` is the latest number, also while none is shown; `promised` the lower one that it grew from, as long as it is
+    above that; `under` the circumstances in which `last` was the estimate.
+    """
+
+    eta: Eta | None
+    reason: EtaReason | None
+    under: Circumstances
+    last: Eta | None = None
+    promised: Eta | None = None
+
+
+def show(estimated: Eta | None, now: Circumstances, before: Shown | None = None) -> Shown:
+    """The number to show next: it shrinks at will, and grows only together with a reason.
+
+    A rise that is small for the number (`HOLD_S`, `HOLD_SHARE`) is not shown. A reason stays until the number is back
+    at what had been promised.
+    """
+    if estimated is None:
+        return _show_none(now, before)
+    if before is None or before.last is None or before.promised is None:
+        return Shown(estimated, None, now, estimated, estimated)
+    last, promised = before.last, before.promised
+    if _is_held(estimated.eta_s, last.eta_s) and _is_held(estimated.eta_max_s, last.eta_max_s):
+        number = Eta(min(estimated.eta_s, last.eta_s), min(estimated.eta_max_s, last.eta_max_s))
+        # While the number is held, small causes may add up: they are judged from where it was the estimate.
+        under = now if number == estimated else before.under
+        if number.eta_s <= promised.eta_s and number.eta_max_s <= promised.eta_max_s:
+            return Shown(number, None, under, number, number)
+        return Shown(number, before.reason, under, number, promised)
+    return Shown(estimated, _cause(now, before), now, estimated, promised)
+
+
+def _show_none(now: Circumstances, before: Shown | None) -> Shown:
+    reason = None
+    if now.mode is not Mode.OPEN:
+        reason = EtaReason(now.mode.value)
+    elif now.limit <= 0:
+        reason = EtaReason.LIMIT_LOWERED
+    if before is None:
+        return Shown(None, reason, now)
+    return Shown(None, reason or before.reason, before.under, before.last, before.promised)
+
+
+def _is_held(estimated_s: float, shown_s: float) -> bool:
+    return estimated_s <= shown_s + max(HOLD_S, HOLD_SHARE * shown_s)
+
+
+def _cause(now: Circumstances, before: Shown) -> EtaReason:
+    if before.eta is None and before.reason is not None:
+        return before.reason
+    if now.limit < before.under.limit:
+        return EtaReason.LIMIT_LOWERED
+    if now.ahead > before.under.ahead:
+        return EtaReason.RETURNED_AHEAD
+    # Nothing else makes an estimate rise: places were freed later than they should have been, or lengths have grown.
+    return EtaReason.INTERVIEWS_RUN_LONGER
+
+
 class _Lengths:
     """The distribution of interview lengths, as at most `_MAX_LENGTHS` equally likely ones."""
 
@@ -85,9 +165,12 @@ class _Lengths:
         possible = [max(_MIN_LENGTH_S, min(length, self.max_s)) for length in lengths_s]
         self.likely = _condensed(possible, _MAX_LENGTHS)
         self.mean = fmean(self.likely)
-        self.samples = len(possible)
         # Of the numbers themselves: condensing hides a part of their variance.
-        self.spread = pvariance(possible) / self.mean**2
+        mean = fmean(possible)
+        self.spread = sum((length - mean) ** 2 for length in possible) / (len(possible) - 1) / mean**2
+        # How badly the mean length is known from so many samples; Student's t in place of the normal quantile.
+        self.doubt = self.spread / len(possible)
+        self.z_bound = _Z_BOUND * (1 + (_Z_BOUND**2 + 1) / (4 * (len(possible) - 1)))
         quartile = len(self.likely) * 3 // 4
         self._tail = [length - self.likely[quartile] for length in self.likely[quartile:]]
 
@@ -184,8 +267,7 @@ class _Forecast:
 
     def _levels(self, z: float) -> list[float]:
         """How many places are freed for certain to the degree z, at time 0 and half a step after each step."""
-        # The mean length is itself only known from some samples.
-        doubt = self._lengths.spread / self._lengths.samples
+        doubt = self._lengths.doubt
         levels = [float(self._free)]
         for freed, variance in zip(self.freed, self.variance, strict=True):
             uncertain = freed - self._free
@@ -201,21 +283,21 @@ class _Forecast:
         limit, mean = self._limit, self._lengths.mean
         while len(waits) < count:
             # Beyond the grid the same pattern returns, one mean length later for each turn of all places.
-            turn_before = waits[-limit] if len(waits) >= limit else 0.0
-            waits.append(max(waits[-1] if waits else 0.0, turn_before + mean))
-        return waits
+            last = waits[-1]
+            waits += [max(last, wait + mean) for wait in waits[-limit:]]
+        return waits[:count]
 
     def bounds(self, medians: Sequence[float]) -> list[float]:
-        """The 90 % bounds of the waits that have these medians."""
-        bounds = _crossings(self._levels(_Z_BOUND), len(medians), self._step)
-        lengths, covered = self._lengths, self.freed[-1]
-        per_place = _Z_BOUND * lengths.mean / self._limit
-        doubt = lengths.spread / lengths.samples
-        for p in range(len(bounds) + 1, len(medians) + 1):
-            freed = p + self._excess
-            variance = self.variance[-1] + lengths.spread * max(0.0, freed - covered) + doubt * freed * freed
-            bounds.append(medians[p - 1] + per_place * math.sqrt(variance))
-        return list(accumulate(map(max, bounds, medians), max))
+        """The 90 % bounds of the waits that have these medians: never nearer to them than the grid is fine."""
+        lengths, covered, step = self._lengths, self.freed[-1], self._step
+        bounds = _crossings(self._levels(lengths.z_bound), len(medians), step)
+        per_place = lengths.z_bound * lengths.mean / self._limit
+        known, spread, doubt = self.variance[-1], lengths.spread, lengths.doubt
+        for freed, wait in enumerate(medians[len(bounds) :], len(bounds) + 1 + self._excess):
+            later = spread * (freed - covered) if freed > covered else 0.0
+            bounds.append(wait + per_place * math.sqrt(known + later + doubt * freed * freed))
+        least = (wait + min(step, wait) for wait in medians)
+        return list(accumulate(map(max, bounds, least), max))
 
 
 def _condensed(values: Sequence[float], at_most: int) -> list[float]:
