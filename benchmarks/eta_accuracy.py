@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from statistics import fmean, median
 
-from server.domain.eta import Eta, Outlook, estimate
+from server.domain.eta import Circumstances, Eta, Outlook, Shown, estimate, show
 
 Length = Callable[[random.Random], float]
 Rule = Callable[[Outlook], Sequence[Eta]]
@@ -29,6 +29,8 @@ BURST_TURNS = 6
 FAR_TURNS = 2
 LIMITS = (3, 10, 50)
 MOMENTS = 500
+LOOK_EVERY_S = 10.0
+LOOKS = 2000
 
 LENGTHS: dict[str, Length] = {
     "constant": lambda _: MEAN_S,
@@ -215,6 +217,48 @@ def few_samples_table(moments: int, limit: int = 10) -> Iterator[str]:
             )
 
 
+def shown_table(looks: int, limit: int = 10) -> Iterator[str]:
+    """How often a waiter who looks every ten seconds sees the number grow, in Markdown."""
+    yield "| lengths | waiters | who never saw it grow | growths per hour of waiting | the bare estimate's |"
+    yield "|---|--:|--:|--:|--:|"
+    for name, length in LENGTHS.items():
+        grown, bare, hours = watch(length, limit, looks)
+        never = fmean(times == 0 for times in grown.values())
+        yield (
+            f"| {name} | {len(grown)} | {never:.0%} | {sum(grown.values()) / hours:.1f} | {bare / hours:.1f} |"
+        )
+
+
+def watch(length: Length, limit: int, looks: int) -> tuple[dict[int, int], int, float]:
+    """How often the shown number grew for each waiter, how often the bare estimate did, and the hours waited."""
+    admission = Admission(length, limit, seed=limit)
+    shown: dict[int, Shown] = {}
+    bare: dict[int, Eta] = {}
+    grown: dict[int, int] = {}
+    bare_growths = seen = 0
+    now = 40 * MEAN_S
+    admission.run_until(now)
+    while not admission.line:
+        now += LOOK_EVERY_S
+        admission.run_until(now)
+    for _ in range(looks):
+        etas = estimate(admission.outlook(now))
+        seen += len(admission.line)
+        for ahead, who in enumerate(admission.line):
+            before = shown.get(who)
+            after = shown[who] = show(etas[ahead], Circumstances(limit, ahead), before)
+            grown[who] = grown.get(who, 0) + (before is not None and _grew(before.eta, after.eta))
+            bare_growths += _grew(bare.get(who), etas[ahead])
+            bare[who] = etas[ahead]
+        now += LOOK_EVERY_S
+        admission.run_until(now)
+    return grown, bare_growths, seen * LOOK_EVERY_S / 3600
+
+
+def _grew(before: Eta | None, after: Eta | None) -> bool:
+    return before is not None and after is not None and after.eta_s > before.eta_s
+
+
 def _minutes(seconds: float) -> str:
     return f"{seconds / 60:.1f} min"
 
@@ -242,16 +286,15 @@ def cost_ms(limit: int = 50, waiting: int = 1000) -> float:
 
 
 def main() -> None:
-    """Print both tables and the cost of an estimate."""
+    """Print the tables and the cost of an estimate."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.eta_accuracy", description=__doc__)
     parser.add_argument("--moments", type=int, default=MOMENTS, help="moments looked at per row")
     moments = parser.parse_args().moments
-    for line in table(moments):
-        print(line)
-    print()
-    for line in few_samples_table(moments):
-        print(line)
-    print(f"\nOne estimate of 1000 waiters for 50 places: {cost_ms():.1f} ms")
+    for lines in (table(moments), few_samples_table(moments), shown_table(LOOKS)):
+        for line in lines:
+            print(line)
+        print()
+    print(f"One estimate of 1000 waiters for 50 places: {cost_ms():.1f} ms")
 
 
 if __name__ == "__main__":

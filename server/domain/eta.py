@@ -23,7 +23,7 @@ from server.domain.pool import Mode
 MIN_SAMPLES = 5
 """With fewer recent interviews there is no ETA."""
 
-HOLD_S = 15.0
+HOLD_S = 30.0
 HOLD_SHARE = 0.1
 """An estimate that rose by less than this (the larger of the two) does not make the shown number grow."""
 
