@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -62,8 +63,15 @@ def develop(port: int | None, folder: Path = FOLDER) -> None:
         settings = _settings(sock.getsockname()[1], redis_url=redis.url, database_url=postgres.url)
         logs.configure(settings.log_level, settings.log_format)
         typer.echo(_welcome(url, redis, postgres, folder))
-        run(settings, sock, demo=True)
+        _run(settings, sock)
     typer.echo("Stopped.")
+
+
+def _run(settings: Settings, sock: socket.socket) -> None:
+    try:
+        run(settings, sock, demo=True)
+    except SettingsError as error:
+        raise CommandError(*error.problems, exit_code=MISUSED) from None
 
 
 def _settings(port: int | None, **embedded: str) -> Settings:
