@@ -196,7 +196,7 @@ class WebSocketEndpoint:
             token_expires_at=verified.expires_at,
         )
         connection = Connection(self._node, transport, held, self._rate)
-        connection.welcome(connected, verified.claims)
+        connection.welcome(connected, verified)
         self._node.hub.join(connection)
         return connection
 
