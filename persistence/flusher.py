@@ -232,13 +232,12 @@ class Flusher:
         for _ in range(waiting // self._batch + 2):
             taken = await self._source.take(pool, self._batch + len(left_out))
             rows = [row for row in taken if row.session_id not in left_out]
+            if not rows:
+                break
             outcomes = await self._write(rows)
             if outcomes:
                 await self._source.ack(pool, outcomes)
             left_out |= {row.session_id for row in rows} - {outcome.session_id for outcome in outcomes}
-            refused = any(outcome.refused_by is not None for outcome in outcomes)
-            if len(rows) < self._batch and not refused:
-                break
 
     async def _write(self, rows: Sequence[PresenceRow]) -> list[Outcome]:
         """Write all rows, those known as troublesome apart from the others."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import asyncpg
@@ -101,6 +101,20 @@ async def test_a_flush_writes_everything_in_batches_and_leaves_nothing_dirty(
     assert not live.dirty
     assert flusher.status.postgres == "ok"
     assert (flusher.status.backlog, flusher.status.lag_s) == (0, 0.0)
+
+
+async def test_a_source_that_gives_less_than_it_was_asked_for_is_asked_again(
+    live: LiveModel, repository: Repository
+) -> None:
+    class Sparing(LiveModel):
+        async def take(self, pool: str, limit: int) -> Sequence[PresenceRow]:
+            return await super().take(pool, limit - 3)
+
+    sparing = Sparing()
+    for number in range(25):
+        sparing.change(row(f"s{number:02d}"))
+    assert await Flusher(sparing, repository, holder="node-1", batch=10).flush_once()
+    assert not sparing.dirty
 
 
 async def test_last_seen_of_those_who_are_present_follows_with_each_flush(
