@@ -31,7 +31,7 @@ return each_item(function(item)
   if not record then
     redis.call('ZREM', DIRTY, item.session_id)
     return CLEAN
-  elseif item.final then
+  elseif item.final and tonumber(record.version) == item.version then
     return clean(record)
   elseif item.refused_by and item.refused_by > tonumber(record.version) then
     return outrun(record, item.refused_by)
