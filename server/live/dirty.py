@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -25,7 +25,9 @@ Args = ParamSpec("Args")
 Result = TypeVar("Result")
 
 
-def _as_the_port_says(method: Callable[Args, Awaitable[Result]]) -> Callable[Args, Awaitable[Result]]:
+def _as_the_port_says(
+    method: Callable[Args, Coroutine[Any, Any, Result]],
+) -> Callable[Args, Coroutine[Any, Any, Result]]:
     """Raise the port's error. A pool may be unknown for a moment: its name is written before it is."""
 
     @wraps(method)
