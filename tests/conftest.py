@@ -309,12 +309,8 @@ def _spawn(environment: dict[str, str], log: Path) -> SpawnedServer:
 
 def _logged_url(log: Path) -> str | None:
     for line in log.read_text(encoding="utf-8").splitlines():
-        if (
-            line.startswith("{")
-            and line.endswith("}")
-            and (event := json.loads(line))["event"] == "listening"
-        ):
-            return str(event["url"])
+        if line.startswith("{") and line.endswith("}") and '"listening"' in line:
+            return str(json.loads(line)["url"])
     return None
 
 

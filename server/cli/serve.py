@@ -15,7 +15,7 @@ import structlog
 
 from server import logs
 from server.cli.errors import MISUSED, CommandError
-from server.cli.listening import choose, listen_at
+from server.cli.listening import choose, listen_at, url_of
 from server.embedded.child import Identity
 from server.serve import run
 from server.settings import ProductionSettings, SettingsError
@@ -38,6 +38,7 @@ def serve(port: int | None, fd: int | None) -> None:
     if settings.database_url is None:
         log.warning("no_history", hint=NO_HISTORY)
     with listen_at(place) as sock:
+        log.info("listening", url=url_of(sock), workers=workers)
         if workers == 1:
             return _serve(settings, sock)
         return Workers(sock, workers).supervise()

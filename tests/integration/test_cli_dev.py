@@ -104,9 +104,18 @@ def test_it_prints_what_to_open_and_every_line_of_it_works(start_dev: StartDev) 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_stops_everything_it_started_when_told_to(start_dev: StartDev, number: signal.Signals) -> None:
     dev = start_dev()
+    assert dev.capacity()["limit"] == 3
     started = dev.started
     assert len(started) >= 2
     dev.process.send_signal(number)
+    assert dev.process.wait(GONE_S) == 0
+    assert not psutil.wait_procs(started, timeout=0)[1]
+
+
+def test_told_to_stop_while_it_starts_it_stops_too(start_dev: StartDev) -> None:
+    dev = start_dev()
+    started = dev.started
+    dev.process.terminate()
     assert dev.process.wait(GONE_S) == 0
     assert not psutil.wait_procs(started, timeout=0)[1]
 
@@ -147,7 +156,7 @@ def test_settings_of_the_user_count_but_not_where_it_has_its_own(start_dev: Star
 def test_pages_of_any_loopback_origin_may_call_and_no_others(start_dev: StartDev) -> None:
     dev = start_dev()
 
-    def allowed(origin: str) -> str | None:
+    def allowed(origin: str) -> object:
         asked = {"Origin": origin, "Access-Control-Request-Method": "GET"}
         return httpx.options(f"{dev.url}/v1/capacity", headers=asked).headers.get(
             "access-control-allow-origin"
