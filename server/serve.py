@@ -72,7 +72,8 @@ class Server(uvicorn.Server):
             await super().startup(sockets)
         except SystemExit as error:
             raise StartError from error
-        log.info("node_started", node=self.node.store.node)
+        for sock in sockets or ():
+            log.info("serving", address=sock.getsockname(), node=self.node.store.node)
         self._up.set()
 
     async def on_tick(self, counter: int) -> bool:

@@ -221,9 +221,10 @@ class Connection:
         held.page = held.page if page is None else page
         held.visible = held.visible if visible is None else visible
         with self._node.unless_redis_is_away():
-            await self._tell()
+            await self.tell()
 
-    async def _tell(self) -> None:
+    async def tell(self) -> None:
+        """See `Member`."""
         held = self.held
         update = Update(
             session_id=held.session_id,
@@ -366,11 +367,6 @@ class Connection:
         self.send(TokenMessage(self._node.tokens.issue(self.held.claims(), now_s)))
 
     # Standing with the store
-
-    async def renewed(self) -> None:
-        """See `Member`."""
-        if self.held.untold:
-            await self._tell()
 
     async def reconcile(self) -> None:
         """See `Member`. Raises RedisAwayError, UnknownPoolError: it may be tried again."""

@@ -83,8 +83,8 @@ class Member(Protocol):
     def replaced_by(self, tab: str | None) -> None:
         """Another connection of the session is the current one, made by `tab`: close."""
 
-    async def renewed(self) -> None:
-        """The store renewed this connection: a chance to tell what it missed."""
+    async def tell(self) -> None:
+        """Tell the store what it has not been told of the page."""
 
     async def reconcile(self) -> None:
         """The store no longer takes this connection for the current one: find out why, and act."""

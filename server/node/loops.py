@@ -162,18 +162,18 @@ class Loops:
         outcomes: list[Renewal] = []
         with self._node.unless_redis_is_away():
             outcomes = await self._store.renew(name, held)
-        await asyncio.gather(
-            *(self._after(member, outcome) for member, outcome in zip(members, outcomes, strict=False))
-        )
+        concerned = [
+            (member, outcome)
+            for member, outcome in zip(members, outcomes, strict=False)
+            if outcome is not Renewal.RENEWED or member.held.untold
+        ]
+        await asyncio.gather(*(self._after(member, outcome) for member, outcome in concerned))
 
     async def _after(self, member: Member, outcome: Renewal) -> None:
         if not self._hub.holds(member):
             return  # it went, or was replaced, while the store was asked
         with self._node.unless_redis_is_away():
-            if outcome is Renewal.RENEWED:
-                await member.renewed()
-            else:
-                await member.reconcile()
+            await (member.tell() if outcome is Renewal.RENEWED else member.reconcile())
 
     async def _greetings(self) -> None:
         while True:

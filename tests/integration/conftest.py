@@ -1,11 +1,12 @@
-"""The server in the test's own loop, on a port of its own."""
+"""A server in the test's own loop, with an HTTP client that has the API key."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Protocol
 
 import httpx
 import pytest
@@ -17,7 +18,7 @@ from tests.conftest import TEST_API_KEY
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class Site:
     """A running server; `http` speaks to it with the API key."""
 
     server: Server
@@ -50,21 +51,24 @@ class Served:
         return shown
 
 
-Serve = Callable[[Settings], Awaitable[Served]]
+class MakeSite(Protocol):
+    """Start a server with these settings changed."""
+
+    async def __call__(self, **overrides: object) -> Site: ...
 
 
 @pytest.fixture
-async def serve() -> AsyncIterator[Serve]:
+async def make_site(settings: Callable[..., Settings]) -> AsyncIterator[MakeSite]:
     """Make servers in this test's loop; they stop with the test."""
     async with AsyncExitStack() as stack:
 
-        async def start(settings: Settings) -> Served:
-            sock = socket.create_server(("127.0.0.1", 0))
+        async def start(**overrides: object) -> Site:
+            sock = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
             port = sock.getsockname()[1]
-            server = await stack.enter_async_context(serving(settings, sock))
+            server = await stack.enter_async_context(serving(settings(**overrides), sock))
             http = httpx.AsyncClient(
                 base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {TEST_API_KEY}"}
             )
-            return Served(server, port, await stack.enter_async_context(http))
+            return Site(server, port, await stack.enter_async_context(http))
 
         yield start
