@@ -26,12 +26,9 @@ class Remote:
     """A server and the key that opens it. Every failure is a CommandError of one sentence."""
 
     def __init__(self, url: str, api_key: str, pool: str) -> None:
-        self._url = url
+        self._url, self._pool = url, pool
         self._client = httpx.Client(
-            base_url=url,
-            headers={"Authorization": f"Bearer {api_key}"},
-            params={"pool": pool},
-            timeout=TIMEOUT_S,
+            base_url=url, headers={"Authorization": f"Bearer {api_key}"}, timeout=TIMEOUT_S
         )
 
     @classmethod
@@ -51,12 +48,17 @@ class Remote:
     def call(
         self, method: str, path: str, *, body: object = None, query: Mapping[str, str] | None = None
     ) -> Reply:
-        """Call the API and return its JSON object."""
+        """Call the API about this pool and return its JSON object."""
+        return self._request(method, path, body, {"pool": self._pool, **(query or {})})
+
+    def configure(self, changes: Mapping[str, object]) -> Reply:
+        """Change the pool's configuration; returns all of it."""
+        return self._request("PUT", f"/v1/pools/{quote(self._pool, safe='')}", changes, {})
+
+    def _request(self, method: str, path: str, body: object, query: Mapping[str, str]) -> Reply:
         try:
             with self._client as client:
-                response = client.request(
-                    method, path, json=body, params=query and client.params.merge(query)
-                )
+                response = client.request(method, path, json=body, params=query)
         except httpx.UnsupportedProtocol:
             raise CommandError(
                 "PRESENCE_URL must start with http:// or https://", exit_code=MISUSED
