@@ -140,6 +140,16 @@ class Flusher:
             set_aside=len(self._troubled.set_aside),
         )
 
+    async def probe(self, timeout_s: float = 2.0) -> None:
+        """Find out whether Postgres is there, so that what is first said of it is true."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._repository.ping()
+        except POSTGRES_AWAY as error:
+            self._postgres.lost(error)
+        else:
+            self._postgres.answered()
+
     async def run(self) -> None:
         """Flush for ever: each `flush_s`, and after a failure again soon, with growing pauses and jitter."""
         failed = 0

@@ -111,4 +111,5 @@ async def _history(node: Node) -> AsyncIterator[None]:
             flush_s=settings.flush_s,
             abandon_after_s=settings.abandon_after_s,
         )
+        await node.flusher.probe()
         yield
