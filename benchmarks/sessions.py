@@ -14,8 +14,9 @@ from benchmarks.table import Row, at_most
 
 SESSIONS = 4000
 WARM_UP = 200
-PARTS = 8
-HEARTBEATS_EACH = 15
+JOIN_PARTS = 4
+HEARTBEAT_PARTS = 5
+HEARTBEAT_ROUNDS = 3
 JOINS_AT_ONCE = 100
 HEARTBEATS_AT_ONCE = 200
 IDLE_S = 10.0
@@ -68,10 +69,10 @@ async def _cost(ground: Ground, server: Server, hellos: Sequence[bytes], welcome
         join_us.append(spent.us / len(part))
         joins_per_s.append(len(part) / spent.seconds)
     heartbeat_us = []
-    for _ in range(HEARTBEATS_EACH):
+    for _ in range(HEARTBEAT_PARTS):
         spent = Spent(server)
-        await _beat(browsers, ack)
-        heartbeat_us.append(spent.us / len(browsers))
+        await _beat(browsers, ack, HEARTBEAT_ROUNDS)
+        heartbeat_us.append(spent.us / (HEARTBEAT_ROUNDS * len(browsers)))
     spent = Spent(server)
     await asyncio.sleep(ground.lasting(IDLE_S))
     cost = Cost(
@@ -106,9 +107,10 @@ class Spent:
 
 def _parts(hellos: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
     """A neighbour on the machine may disturb one part, but hardly the median of all."""
-    size = -(-len(hellos) // PARTS)
+    size = -(-len(hellos) // JOIN_PARTS)
     return (hellos[start : start + size] for start in range(0, len(hellos), size))
 
 
-async def _beat(browsers: Sequence[Browser], ack: bytes) -> None:
-    await each(browsers, lambda browser: browser.ask(HEARTBEAT, ack), HEARTBEATS_AT_ONCE)
+async def _beat(browsers: Sequence[Browser], ack: bytes, rounds: int = 1) -> None:
+    for _ in range(rounds):
+        await each(browsers, lambda browser: browser.ask(HEARTBEAT, ack), HEARTBEATS_AT_ONCE)
