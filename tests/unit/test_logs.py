@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
 import structlog
@@ -45,6 +46,21 @@ def test_less_than_the_level_is_not_logged(capsys: pytest.CaptureFixture[str]) -
     structlog.get_logger("ours").info("chatter")
     logging.getLogger("uvicorn.access").info("GET /")
     assert lines(capsys) == []
+
+
+@pytest.mark.parametrize("style", ["console", "json"])
+def test_a_trace_shows_no_values(
+    style: Literal["console", "json"], capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.configure("info", style)
+    token = "hunter" + "2"
+    try:
+        raise ValueError(len(token))
+    except ValueError:
+        structlog.get_logger("ours").exception("failed")
+    shown = capsys.readouterr().err
+    assert "ValueError: 7" in shown
+    assert token not in shown
 
 
 def test_an_error_is_one_json_line_with_its_trace(capsys: pytest.CaptureFixture[str]) -> None:
