@@ -15,7 +15,7 @@ from rich.table import Table
 
 from server.cli.dev import running_in
 from server.cli.errors import MISUSED, CommandError
-from server.settings import DEV_API_KEY
+from server.settings import DEV_API_KEY, HEADER_SAFE, NOT_HEADER_SAFE
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 TIMEOUT_S = 10.0
@@ -43,6 +43,8 @@ class Remote:
             raise CommandError(
                 "PRESENCE_API_KEY is not set: the server's API key is needed", exit_code=MISUSED
             )
+        if not HEADER_SAFE.fullmatch(key):
+            raise CommandError(f"PRESENCE_API_KEY {NOT_HEADER_SAFE}", exit_code=MISUSED)
         return cls(url or DEFAULT_URL, key, pool)
 
     def call(

@@ -109,3 +109,11 @@ def test_an_address_that_is_none_is_one_sentence() -> None:
     done = presence("capacity", PRESENCE_URL="presence.example", PRESENCE_API_KEY=TEST_API_KEY)
     (line,) = complaints(done, exit_code=2)
     assert line.startswith("PRESENCE_URL must start with")
+
+
+@pytest.mark.parametrize("key", ["two\nlines", "schlüssel"])
+def test_a_key_that_no_header_can_carry_is_named_and_not_shown(key: str) -> None:
+    done = presence("capacity", PRESENCE_API_KEY=key, PRESENCE_URL="http://127.0.0.1:1")
+    (line,) = complaints(done, exit_code=2)
+    assert line.startswith("PRESENCE_API_KEY must be of printable ASCII")
+    assert key not in line

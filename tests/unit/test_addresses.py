@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from server.node.addresses import TrustedProxies, is_private
+from server.domain.addresses import TrustedProxies, is_private
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,10 @@ def test_all_problems_are_named_at_once_in_a_line_each(environment: pytest.Monke
         "PRESENCE_PORT": "hunter2",
         "PRESENCE_SCHEMA": "Hunter2;",
         "PRESENCE_LOG_LEVEL": "hunter2",
+        "PRESENCE_ALLOWED_ORIGINS": "a.example",
+        "PRESENCE_TRUSTED_PROXIES": "somewhere",
+        "PRESENCE_PUBLIC_URL": "presence.example",
+        "PRESENCE_DATABASE_CA": "/not/there.pem",
         "PRESENCE_MAX_CONCURRENT": "-1",
         "PRESENCE_RENEW_S": "10",
         "PRESENCE_HEARTBEAT_S": "40",
@@ -88,6 +92,7 @@ def test_all_problems_are_named_at_once_in_a_line_each(environment: pytest.Monke
         environment.setenv(name, value)
     found = problems()
     assert len(found) == len(bad)
+    assert all(line.startswith(("PRESENCE_", "REDIS_URL", "DATABASE_URL")) for line in found)
     assert not [line for line in found if "hunter2" in line.lower() or "\n" in line]
 
 
@@ -117,6 +122,53 @@ def test_an_impossible_combination_names_the_value_that_would_do(
     environment.setenv(variable, value)
     (line,) = problems()
     assert line == f"{mend} would do"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("DATABASE_URL", "postgresql://u:hunter2/x@127.0.0.1/db"),
+        ("DATABASE_URL", "postgresql://u:hunter2#x@127.0.0.1:5432/db"),
+        ("REDIS_URL", "redis://:hunter2?x@127.0.0.1"),
+        ("REDIS_URL", "redis+sentinel://a:1,b:hunter2/main"),
+    ],
+)
+def test_a_url_that_can_not_be_read_is_named_and_not_shown(
+    variable: str, value: str, environment: pytest.MonkeyPatch
+) -> None:
+    environment.setenv(variable, value)
+    (line,) = problems()
+    assert line.startswith(f"{variable} has no good host and port")
+    assert "hunter2" not in line
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("REDIS_URL", "unix:///run/redis.sock"),
+        ("REDIS_URL", "rediss://user:p%2Fw@[::1]:6380/1"),
+        ("REDIS_URL", "redis+sentinel://:pw@a:26379,b/main"),
+        ("DATABASE_URL", "postgresql://postgres.ref:p%23w@aws-0-eu.pooler.supabase.com:6543/postgres"),
+        ("DATABASE_URL", "postgresql:///db?host=/run/postgresql"),
+        ("PRESENCE_PUBLIC_URL", "https://presence.example/base/"),
+        ("PRESENCE_PUBLIC_URL", "http://[::1]:8000"),
+    ],
+)
+def test_every_way_to_write_an_address_is_taken(
+    variable: str, value: str, environment: pytest.MonkeyPatch
+) -> None:
+    environment.setenv(variable, value)
+    ProductionSettings.read()
+
+
+@pytest.mark.parametrize("key", ["schlüssel" * 4, "with a space in the midst of it"])
+def test_a_key_that_no_header_can_carry_is_refused(key: str, environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("PRESENCE_API_KEY", key)
+    environment.setenv("PRESENCE_METRICS_KEY", key)
+    assert [line.split(" must be of printable ASCII")[0] for line in problems()] == [
+        "PRESENCE_API_KEY",
+        "PRESENCE_METRICS_KEY",
+    ]
 
 
 def test_lists_are_comma_separated(environment: pytest.MonkeyPatch) -> None:
