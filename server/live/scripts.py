@@ -96,10 +96,11 @@ class Scripts:
         """redis-py loses a cancellation that comes while it connects: raise it afterwards, or a loop never stops."""
         task = asyncio.current_task()
         before = task.cancelling() if task else 0
-        reply = await self._redis.execute_command(*args)
-        if task and task.cancelling() > before:
-            raise asyncio.CancelledError
-        return reply
+        try:
+            return await self._redis.execute_command(*args)
+        finally:
+            if task and task.cancelling() > before:
+                raise asyncio.CancelledError
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:

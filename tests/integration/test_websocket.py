@@ -261,6 +261,25 @@ class TestInterview:
         claims = Tokens([TEST_SECRET], 1).verify(token, time.time()).claims
         assert claims.fence == granted["fence"]
 
+    async def test_a_pool_made_a_moment_ago_is_followed_at_once(self, site: Site) -> None:
+        await site.http.put("/v1/pools/new", json={"limit": 1, "offer_s": 0})
+        made = [
+            (await site.http.post("/v1/sessions?pool=new", json={"user_id": user})).json()
+            for user in ("anna", "bert")
+        ]
+        async with (
+            await Browser.join(site.ws_url, made[0]["token"]) as first,
+            await Browser.join(site.ws_url, made[1]["token"]) as second,
+        ):
+            await first.say("enter")
+            await first.next("interview", state="granted")
+            await second.say("enter")
+            await second.next("interview", state="waiting")
+            started = time.monotonic()
+            await first.say("leave")
+            await second.next("interview", state="granted")
+        assert time.monotonic() - started < 1
+
     async def test_each_wish_is_answered_even_if_nothing_changed(self, site: Site) -> None:
         opened = await site.open()
         async with await Browser.join(site.ws_url, opened["token"]) as browser:
