@@ -1,35 +1,27 @@
 // Keeps a page connected by a WebSocket that comes back. Described in client.d.ts.
 import { closed, newest, owed, settled } from "./client/rules.js";
 
-const PATIENCE_MS = 9500;
-
 /** @type {import("./client/types.d.ts").Connect} */
 export const connect = (options, world = globalThis) => {
   const { url = new URL(import.meta.url).origin, token: given, page, getToken } = options ?? {};
-  const { setTimeout, clearTimeout, console } = world;
-  const { now } = world.Date;
-  const { random } = world.Math;
+  const { setTimeout, clearTimeout, console, Date: { now }, Math: { random } } = world;
   const visible = () => world.document?.visibilityState !== "hidden";
   const tokenKey = "token:" + url;
   const tab = kept("tab") || random().toString(36).slice(2);
   const wanted = { page: clean(page), visible: visible(), watch: false, wish: null };
-  /** @type {any} */
-  const listeners = {};
+  const listeners = Object.create(null);
   const life = new AbortController();
-  /** @type {import("./client.d.ts").State} */
-  let state = "connecting";
   let token = newest(given, kept(tokenKey));
   let attempt = +kept("attempt") || 0;
   let failures = 0;
   let refusals = 0;
-  let address, link, timer, renewed, warned;
+  let address, link, timer, renewed, warned, state;
 
   function kept(key, value) {
+    key = "presence:" + key;
     try {
-      const storage = world.sessionStorage;
-      key = "presence:" + key;
-      if (value == null) return storage.getItem(key);
-      storage.setItem(key, value);
+      if (value == null) return world.sessionStorage.getItem(key);
+      world.sessionStorage.setItem(key, value);
     } catch {} // forbidden here: nothing outlives a reload
   }
 
@@ -48,15 +40,13 @@ export const connect = (options, world = globalThis) => {
   }
 
   function complain(code) {
-    const message = `presence: ${code} by ${url}: check url, token and PRESENCE_ALLOWED_ORIGINS`;
+    const message = `presence: ${code} (${url}): check url, token, PRESENCE_ALLOWED_ORIGINS`;
     if (!warned) console.warn(message);
     warned = true;
     emit("error", { code, message });
   }
 
-  function send(mine, message) {
-    mine.socket.send(JSON.stringify(message));
-  }
+  const send = (mine, message) => mine.socket.send(JSON.stringify(message));
 
   function sync() {
     wanted.watch = !!listeners.capacity?.size;
@@ -70,9 +60,9 @@ export const connect = (options, world = globalThis) => {
     sync();
   }
 
-  // In two steps, so that an answer that waited behind a blocked page is read first.
+  // 10 s in two steps, so that an answer that waited behind a blocked page is read first.
   function guard(mine) {
-    mine.guard = setTimeout(() => (mine.guard = setTimeout(lost, 500, mine, 0)), PATIENCE_MS);
+    mine.guard = setTimeout(() => (mine.guard = setTimeout(lost, 500, mine, 0)), 9500);
   }
 
   function relax(mine) {
@@ -190,10 +180,10 @@ export const connect = (options, world = globalThis) => {
     link = null;
   }
 
-  /** @param {any} event */
-  function onPage({ type, persisted }) {
+  function onPage(event) {
+    const { type, persisted } = event;
     if (type === "pagehide") {
-      // Else the back/forward cache keeps the socket, and with it the place, for minutes.
+      // The back/forward cache would keep the socket open for minutes.
       rest();
       return become("offline");
     }
@@ -210,6 +200,7 @@ export const connect = (options, world = globalThis) => {
   }
 
   try {
+    state = "connecting";
     address = new URL(url).href.replace(/^http/, "ws").replace(/\/?(\/ws)?$/, "/ws");
     if (!token && !getToken) throw 0;
     for (const name of ["online", "pagehide", "pageshow", "visibilitychange"]) {
@@ -251,7 +242,6 @@ export const connect = (options, world = globalThis) => {
 
 const clean = (page) => (page == null ? undefined : String(page).slice(0, 200));
 
-/** @type {Iterable<any>} */
-const tags = globalThis.document?.querySelectorAll("script[data-token]") ?? [];
-const tag = [...tags].find(({ src }) => src === import.meta.url);
-export const presence = tag && connect(tag.dataset);
+const scripts = globalThis.document?.querySelectorAll("script") ?? [];
+const mine = [...scripts].find(({ src, dataset }) => src === import.meta.url && "token" in dataset);
+export const presence = mine && connect(mine.dataset);

@@ -140,6 +140,16 @@ class Flusher:
             set_aside=len(self._troubled.set_aside),
         )
 
+    async def probe(self, timeout_s: float = 2.0) -> None:
+        """Find out whether Postgres is there, so that what is first said of it is true."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._repository.ping()
+        except POSTGRES_AWAY as error:
+            self._postgres.lost(error)
+        else:
+            self._postgres.answered()
+
     async def run(self) -> None:
         """Flush for ever: each `flush_s`, and after a failure again soon, with growing pauses and jitter."""
         failed = 0
@@ -232,13 +242,12 @@ class Flusher:
         for _ in range(waiting // self._batch + 2):
             taken = await self._source.take(pool, self._batch + len(left_out))
             rows = [row for row in taken if row.session_id not in left_out]
+            if not rows:
+                break
             outcomes = await self._write(rows)
             if outcomes:
                 await self._source.ack(pool, outcomes)
             left_out |= {row.session_id for row in rows} - {outcome.session_id for outcome in outcomes}
-            refused = any(outcome.refused_by is not None for outcome in outcomes)
-            if len(rows) < self._batch and not refused:
-                break
 
     async def _write(self, rows: Sequence[PresenceRow]) -> list[Outcome]:
         """Write all rows, those known as troublesome apart from the others."""

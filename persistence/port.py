@@ -51,7 +51,10 @@ class DirtySessions(Protocol):
         """Bring `last_seen` of everyone present or in permit grace up to date, and mark them dirty."""
 
     async def take(self, pool: str, limit: int) -> Sequence[PresenceRow]:
-        """Up to `limit` dirty sessions with their state, the longest dirty first; dirty until acked."""
+        """Up to `limit` dirty sessions with their state, the longest dirty first. None: all are clean.
+
+        They stay dirty until acked.
+        """
 
     async def ack(self, pool: str, outcomes: Sequence[Outcome]) -> None:
         """Confirm rows after commit. A session changed in between stays dirty; an ended one is forgotten.

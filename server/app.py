@@ -15,15 +15,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from persistence.connect import connect as connect_postgres
 from persistence.flusher import Flusher
 from persistence.repository import Repository
+from server.domain.addresses import TrustedProxies
+from server.domain.origins import Origins
 from server.domain.sentences import Sentences
 from server.domain.token import Tokens
 from server.http.api import EXCEPTION_HANDLERS, routes
 from server.http.cors import Cors
-from server.http.origins import Origins
 from server.live.connect import connect as connect_redis
 from server.live.dirty import StoreDirtySessions
 from server.live.store import NodeTimings, Store
-from server.node.addresses import TrustedProxies
 from server.node.endpoint import WebSocketEndpoint
 from server.node.loops import running
 from server.node.node import Node
@@ -49,11 +49,8 @@ class App:
 
 def create_app(settings: Settings, *, demo: bool = False) -> App:
     """The application for `settings`; `demo`: with the demo page. SettingsError if it can't be made of them."""
-    try:
-        origins = Origins(settings.allowed_origins, settings.public_url)
-        proxies = TrustedProxies(settings.trusted_proxies)
-    except ValueError as error:
-        raise SettingsError([str(error)]) from error
+    origins = Origins(settings.allowed_origins, settings.public_url)
+    proxies = TrustedProxies(settings.trusted_proxies)
     node = _node(settings)
     http = Starlette(
         routes=_routes(demo=demo), lifespan=_lifespan, exception_handlers=dict(EXCEPTION_HANDLERS)
@@ -69,8 +66,12 @@ def _node(settings: Settings) -> Node:
         tombstone_s=max(settings.token_ttl_s, settings.resume_s),
         history=settings.database_url is not None,
     )
+    try:
+        redis = connect_redis(settings.redis_url)
+    except ValueError as error:
+        raise SettingsError([f"REDIS_URL can't be used: {error}"]) from error
     store = Store(
-        connect_redis(settings.redis_url),
+        redis,
         node=secrets.token_hex(6),
         defaults=settings.pool_defaults(),
         timings=timings,
@@ -87,11 +88,13 @@ def _routes(*, demo: bool) -> list[BaseRoute]:
 async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     """Start and stop with the server: Postgres if there is one, the loops, the last flush."""
     node = cast("Node", app.state.node)
-    async with _history(node):
-        async with running(node):
-            yield
-        await node.flush()
-    await node.store.close()
+    try:
+        async with _history(node):
+            async with running(node):
+                yield
+            await node.flush()
+    finally:
+        await node.store.close()
 
 
 @asynccontextmanager
@@ -111,4 +114,5 @@ async def _history(node: Node) -> AsyncIterator[None]:
             flush_s=settings.flush_s,
             abandon_after_s=settings.abandon_after_s,
         )
+        await node.flusher.probe()
         yield

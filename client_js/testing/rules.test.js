@@ -35,7 +35,7 @@ for (const code of [4000, 4008, 4029, 4030, 4031, 4099, 1000, 1001, 1005, 1006, 
   test(`close code ${code} comes back`, () => assert.equal(closed(code, loss()).reason, undefined));
 }
 for (const [code, reason] of Object.entries({
-  1003: "ended", 1009: "ended", 4400: "ended", 4401: "bad_token", 4408: "ended", 4409: "taken_over", 4410: "ended", 4426: "ended",
+  1003: "ended", 1009: "ended", 4400: "ended", 4401: "ended", 4408: "ended", 4409: "taken_over", 4410: "ended", 4426: "ended",
 })) {
   test(`close code ${code} stays away: ${reason}`, () => assert.deepEqual(closed(Number(code), loss()), { reason }));
 }

@@ -88,7 +88,7 @@ def limit(
     as_json: AsJson = False,
 ) -> None:
     """Set how many interviews may run at once. A lower limit throws nobody out."""
-    reply = Remote.from_environment(pool).call("PUT", f"/v1/pools/{pool}", body={"limit": places})
+    reply = Remote.from_environment(pool).configure({"limit": places})
     show(reply, as_json=as_json, names=POOL_FIELDS)
 
 
@@ -99,7 +99,7 @@ def mode(
     as_json: AsJson = False,
 ) -> None:
     """Open a pool, pause it (the line grows, nobody enters), or close it (no line)."""
-    reply = Remote.from_environment(pool).call("PUT", f"/v1/pools/{pool}", body={"mode": new.value})
+    reply = Remote.from_environment(pool).configure({"mode": new.value})
     show(reply, as_json=as_json, names=POOL_FIELDS)
 
 

@@ -7,8 +7,9 @@ import json
 import os
 import shutil
 import signal
+import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,12 @@ class Running:
 def develop(port: int | None, folder: Path = FOLDER) -> None:
     """Start Redis, Postgres and the server; return when told to stop, with everything stopped."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt):
+        _develop(port, folder)
+    typer.echo("Stopped.")
+
+
+def _develop(port: int | None, folder: Path) -> None:
     settings = _settings(port)
     place = choose(settings)
     with ExitStack() as stack:
@@ -54,7 +61,7 @@ def develop(port: int | None, folder: Path = FOLDER) -> None:
         sock = stack.enter_context(listen_near(Place(LOOPBACK, place.port, asked=place.asked)))
         url = url_of(sock)
         note.write_text(json.dumps({"pid": os.getpid(), "url": url}), encoding="utf-8")
-        if sock.getsockname()[1] != place.port:
+        if not place.asked and sock.getsockname()[1] != place.port:
             typer.echo(f"Port {DEFAULT_PORT} is taken; using {sock.getsockname()[1]}.")
         typer.echo("Starting Redis and Postgres …")
         redis, postgres = _start_servers(stack, folder)
@@ -62,8 +69,14 @@ def develop(port: int | None, folder: Path = FOLDER) -> None:
         settings = _settings(sock.getsockname()[1], redis_url=redis.url, database_url=postgres.url)
         logs.configure(settings.log_level, settings.log_format)
         typer.echo(_welcome(url, redis, postgres, folder))
+        _run(settings, sock)
+
+
+def _run(settings: Settings, sock: socket.socket) -> None:
+    try:
         run(settings, sock, demo=True)
-    typer.echo("Stopped.")
+    except SettingsError as error:
+        raise CommandError(*error.problems, exit_code=MISUSED) from None
 
 
 def _settings(port: int | None, **embedded: str) -> Settings:
@@ -140,8 +153,8 @@ def _welcome(url: str, redis: EmbeddedRedis, postgres: EmbeddedPostgres, folder:
         f"  Redis      redis-cli -p {redis.port}",
         f"  Postgres   {psql} {postgres.url}",
         f"  Data       {folder.resolve()}",
-        "  Stop       Ctrl-C",
         *([f"  Ignored    {', '.join(ignored)} (development uses its own)"] if ignored else []),
+        "  Stop       Ctrl-C",
         "",
     ]
     return "\n".join(lines)

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from server.cli.dev import running_in
 from server.cli.errors import MISUSED, CommandError
-from server.settings import DEV_API_KEY
+from server.settings import DEV_API_KEY, HEADER_SAFE, NOT_HEADER_SAFE
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 TIMEOUT_S = 10.0
@@ -26,12 +26,9 @@ class Remote:
     """A server and the key that opens it. Every failure is a CommandError of one sentence."""
 
     def __init__(self, url: str, api_key: str, pool: str) -> None:
-        self._url = url
+        self._url, self._pool = url, pool
         self._client = httpx.Client(
-            base_url=url,
-            headers={"Authorization": f"Bearer {api_key}"},
-            params={"pool": pool},
-            timeout=TIMEOUT_S,
+            base_url=url, headers={"Authorization": f"Bearer {api_key}"}, timeout=TIMEOUT_S
         )
 
     @classmethod
@@ -46,17 +43,24 @@ class Remote:
             raise CommandError(
                 "PRESENCE_API_KEY is not set: the server's API key is needed", exit_code=MISUSED
             )
+        if not HEADER_SAFE.fullmatch(key):
+            raise CommandError(f"PRESENCE_API_KEY {NOT_HEADER_SAFE}", exit_code=MISUSED)
         return cls(url or DEFAULT_URL, key, pool)
 
     def call(
         self, method: str, path: str, *, body: object = None, query: Mapping[str, str] | None = None
     ) -> Reply:
-        """Call the API and return its JSON object."""
+        """Call the API about this pool and return its JSON object."""
+        return self._request(method, path, body, {"pool": self._pool, **(query or {})})
+
+    def configure(self, changes: Mapping[str, object]) -> Reply:
+        """Change the pool's configuration; returns all of it."""
+        return self._request("PUT", f"/v1/pools/{quote(self._pool, safe='')}", changes, {})
+
+    def _request(self, method: str, path: str, body: object, query: Mapping[str, str]) -> Reply:
         try:
             with self._client as client:
-                response = client.request(
-                    method, path, json=body, params=query and client.params.merge(query)
-                )
+                response = client.request(method, path, json=body, params=query)
         except httpx.UnsupportedProtocol:
             raise CommandError(
                 "PRESENCE_URL must start with http:// or https://", exit_code=MISUSED

@@ -15,7 +15,7 @@ import structlog
 
 from server import logs
 from server.cli.errors import MISUSED, CommandError
-from server.cli.listening import choose, listen_at
+from server.cli.listening import choose, listen_at, url_of
 from server.embedded.child import Identity
 from server.serve import run
 from server.settings import ProductionSettings, SettingsError
@@ -34,13 +34,21 @@ def serve(port: int | None, fd: int | None) -> None:
     place = choose(settings)
     logs.configure(settings.log_level, settings.log_format)
     if fd is not None:
-        return run(settings, socket.socket(fileno=fd), demo=False)
+        return _serve(settings, socket.socket(fileno=fd))
     if settings.database_url is None:
         log.warning("no_history", hint=NO_HISTORY)
     with listen_at(place) as sock:
+        log.info("listening", url=url_of(sock), workers=workers)
         if workers == 1:
-            return run(settings, sock, demo=False)
+            return _serve(settings, sock)
         return Workers(sock, workers).supervise()
+
+
+def _serve(settings: ProductionSettings, sock: socket.socket) -> None:
+    try:
+        run(settings, sock)
+    except SettingsError as error:
+        raise CommandError(*error.problems, exit_code=MISUSED) from None
 
 
 def _settings(port: int | None) -> ProductionSettings:
@@ -62,7 +70,7 @@ class Workers:
 
     def __init__(self, sock: socket.socket, count: int) -> None:
         self._sock = sock
-        self._stopping = False
+        self._stopping = self._misused = False
         self._processes: list[subprocess.Popen[bytes]] = []
         self._count = count
 
@@ -75,8 +83,13 @@ class Workers:
             time.sleep(POLL_S)
         for process in self._processes:
             process.wait()
+        if self._misused:
+            raise CommandError("the workers refuse the settings, as said above", exit_code=MISUSED)
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._end()
+
+    def _end(self) -> None:
         self._stopping = True
         for process in self._processes:
             process.send_signal(signal.SIGTERM)
@@ -86,7 +99,10 @@ class Workers:
         for process in ended:
             log.error("worker_ended", pid=process.pid, exit_code=process.returncode)
             self._processes.remove(process)
-        if ended:
+            self._misused = self._misused or process.returncode == MISUSED
+        if self._misused:
+            self._end()
+        elif ended:
             time.sleep(RESTART_PAUSE_S)  # a worker that can't start must not keep the machine busy
         while len(self._processes) < self._count and not self._stopping:
             self._processes.append(self._start())

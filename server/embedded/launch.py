@@ -17,7 +17,7 @@ import sys
 import time
 
 PR_SET_PDEATHSIG = 1
-PR_SET_KEEPCAPS = 8
+PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP = 28, 4
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 47, 2
 CAP_DAC_OVERRIDE = 1
 CAPABILITY_VERSION = 0x20080522
@@ -57,7 +57,8 @@ def _keep_only_reach() -> None:
 def become(uid: int, *, reach: bool) -> None:
     """Give up root for `uid` (and the group of the same number)."""
     if reach:
-        _prctl(PR_SET_KEEPCAPS, 1)
+        # Capabilities stay through the change of user, and count in access(2) too, by which Postgres looks for itself.
+        _prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP)
     os.setgroups([])
     os.setgid(uid)
     os.setuid(uid)

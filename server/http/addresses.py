@@ -6,7 +6,7 @@ import re
 
 from starlette.requests import Request
 
-from server.node.addresses import TrustedProxies
+from server.domain.addresses import TrustedProxies
 from server.settings import Settings
 
 _HOST = re.compile(r"^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?$")

@@ -11,7 +11,7 @@ from server.domain.errors import UnknownPoolError
 from server.domain.pool import Capacity, PoolChanges, PoolConfig, capacity
 from server.http.auth import Access
 from server.http.problems import InvalidError
-from server.http.routing import Answer, Call, Input, Operation, Params, PoolParams, operation
+from server.http.routing import Answer, Call, Input, Operation, PoolParams, operation
 from server.settings import Settings
 
 ACTOR = "api"
@@ -38,13 +38,13 @@ async def get_capacity(call: Call[None, PoolParams]) -> Answer:
 
 
 @operation("GET", "/v1/pools/{pool}", Access.KEY, answers={200: PoolConfig}, errors=(404,))
-async def get_pool(call: Call[None, Params]) -> Answer:
+async def get_pool(call: Call[None, PoolParams]) -> Answer:
     """See what the pool is set to."""
     return Answer(await call.node.store.config(call.pool))
 
 
 @operation("PUT", "/v1/pools/{pool}", Access.KEY, answers={200: PoolConfig})
-async def change_pool(call: Call[PoolChanges, Params]) -> Answer:
+async def change_pool(call: Call[PoolChanges, PoolParams]) -> Answer:
     """Change what is named, in a pool that is created if need be.
 
     It takes effect at once on all nodes. A lower limit throws nobody out; a higher one lets the next in at once.
@@ -77,7 +77,7 @@ def impossible(config: PoolConfig, settings: Settings) -> Iterator[str]:
         yield f"online_window_s must be at least 2.5 times the heartbeat: {least:g} would do."
 
 
-async def _config(call: Call[PoolChanges, Params]) -> PoolConfig:
+async def _config(call: Call[PoolChanges, PoolParams]) -> PoolConfig:
     try:
         return await call.node.store.config(call.pool)
     except UnknownPoolError:

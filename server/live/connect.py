@@ -14,6 +14,8 @@ from redis.backoff import NoBackoff
 # Requests wait for Redis, so a silent one must be given up soon; one that merely restarted deserves a second try.
 ANSWER_WITHIN_S = 2.0
 CONNECT_WITHIN_S = 1.0
+# Far above what is used at once: redis-py's own 100 would be reached by as many pools, each with its follower.
+MOST_CONNECTIONS = 5000
 DEFAULT_PORTS = {"redis+sentinel": 26379, "redis+cluster": 6379}
 
 
@@ -43,6 +45,7 @@ def _options() -> dict[str, Any]:
         "socket_timeout": ANSWER_WITHIN_S,
         "socket_connect_timeout": CONNECT_WITHIN_S,
         "retry": Retry(NoBackoff(), 1),
+        "max_connections": MOST_CONNECTIONS,
     }
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 
+from persistence.errors import SourceAwayError
 from persistence.port import Backlog, Outcome
 from persistence.rows import PoolRow, PresenceRow
+from server.domain.errors import RedisAwayError, RedisFullError, UnknownPoolError
 from server.live.scripts import MOST_ITEMS_PER_CALL
 from server.live.store import Store
 from server.live.verbs import Ack
@@ -17,6 +20,24 @@ SESSIONS_PER_TOUCH = 500
 NEWEST = -1
 
 _encode = msgspec.json.Encoder().encode
+
+Args = ParamSpec("Args")
+Result = TypeVar("Result")
+
+
+def _as_the_port_says(
+    method: Callable[Args, Coroutine[Any, Any, Result]],
+) -> Callable[Args, Coroutine[Any, Any, Result]]:
+    """Raise the port's error. A pool may be unknown for a moment: its name is written before it is."""
+
+    @wraps(method)
+    async def call(*args: Args.args, **kwargs: Args.kwargs) -> Result:
+        try:
+            return await method(*args, **kwargs)
+        except (RedisAwayError, RedisFullError, UnknownPoolError) as error:
+            raise SourceAwayError(str(error)) from error
+
+    return call
 
 
 def _text(value: bytes) -> str:
@@ -60,6 +81,7 @@ class StoreDirtySessions:
     def __init__(self, store: Store) -> None:
         self._store = store
 
+    @_as_the_port_says
     async def pools(self) -> Sequence[PoolRow]:
         """All pools with their present limit and mode."""
         rows = []
@@ -68,6 +90,7 @@ class StoreDirtySessions:
             rows.append(PoolRow(pool=pool, limit=state.limit, mode=state.mode.value))
         return rows
 
+    @_as_the_port_says
     async def lease(self, pool: str, holder: str, ttl_ms: int) -> bool:
         """Take or renew the flush lease of a pool; False while another holder has it."""
         key = self._store.keys(pool).lease
@@ -75,10 +98,12 @@ class StoreDirtySessions:
             return True
         return bool(await self._store.scripts.command("EVAL", _EXTEND, 1, key, holder, ttl_ms))
 
+    @_as_the_port_says
     async def release_lease(self, pool: str, holder: str) -> None:
         """Give the lease back, if it is still this holder's."""
         await self._store.scripts.command("EVAL", _RELEASE, 1, self._store.keys(pool).lease, holder)
 
+    @_as_the_port_says
     async def touch(self, pool: str) -> None:
         """Bring `last_seen` of everyone present or in permit grace up to date, and mark them dirty."""
         keys = self._store.keys(pool)
@@ -88,11 +113,13 @@ class StoreDirtySessions:
             if rank < 0:
                 return
 
+    @_as_the_port_says
     async def take(self, pool: str, limit: int) -> Sequence[PresenceRow]:
         """Up to `limit` dirty sessions with their state, the longest dirty first. They stay dirty until acked."""
         _, *records = await self._store.scripts.run("flush_take", self._store.keys(pool), limit, *_NAMES)
-        return [_row(values) for values in records if values[0] is not None]
+        return [_row(values) for values in records]
 
+    @_as_the_port_says
     async def ack(self, pool: str, outcomes: Sequence[Outcome]) -> None:
         """Confirm rows after commit; see the port."""
         keys = self._store.keys(pool)
@@ -100,6 +127,7 @@ class StoreDirtySessions:
             acks = [_encode(_ack(outcome)) for outcome in outcomes[start : start + MOST_ITEMS_PER_CALL]]
             await self._store.scripts.run("flush_ack", keys, *acks)
 
+    @_as_the_port_says
     async def backlog(self, pool: str) -> Backlog:
         """How much waits to be written."""
         command = self._store.scripts.command
@@ -112,6 +140,12 @@ class StoreDirtySessions:
         score = oldest[0][1] if isinstance(oldest[0], list | tuple) else oldest[1]
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         return Backlog(sessions=sessions, oldest_age_ms=max(0, now_ms - int(float(score))))
+
+    @_as_the_port_says
+    async def known(self, pool: str, session_ids: Sequence[str]) -> Collection[str]:
+        """Those of `session_ids` that Redis has a record of."""
+        keys, command = self._store.keys(pool), self._store.scripts.command
+        return {each for each in session_ids if await command("EXISTS", keys.session(each))}
 
 
 def _row(values: Sequence[bytes | None]) -> PresenceRow:

@@ -105,7 +105,7 @@ class Follower:
 
     async def _read(self, pool: str, last_id: str) -> list[tuple[str, Event]]:
         key = self._store.keys(pool).events
-        reply = await self._store.scripts.command(
+        reply = await self._store.scripts.wait(
             "XREAD", "COUNT", MOST_EVENTS_PER_READ, "BLOCK", BLOCK_MS, "STREAMS", key, last_id
         )
         return [(entry_id.decode(), _event(fields)) for entry_id, fields in _entries(reply)]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -14,7 +14,7 @@ from typing import Any
 from redis import exceptions as redis_errors
 
 from server.domain.errors import RedisAwayError, RedisFullError, UnknownPoolError
-from server.live.connect import RedisClient
+from server.live.connect import ANSWER_WITHIN_S, RedisClient
 from server.live.keys import PoolKeys
 
 LUA = files("server.live") / "lua"
@@ -31,6 +31,9 @@ VERBS = tuple(
 
 # A script holds Redis for as long as it runs: a hundred claims take about 4 ms.
 MOST_ITEMS_PER_CALL = 100
+
+# Calls of a herd wait their turn: connections to Redis without end would themselves be the trouble.
+MOST_CALLS_AT_ONCE = 64
 
 # What Redis says while it cannot serve, though it answers: it is as good as away, and heals by itself.
 AWAY = ("LOADING", "READONLY", "NOREPLICAS", "CLUSTERDOWN", "MASTERDOWN", "BUSY", "TRYAGAIN", "MISCONF")
@@ -65,23 +68,50 @@ class Scripts:
     def __init__(self, redis: RedisClient, *, clock: str | None = None) -> None:
         self._redis = redis
         self._scripts = load(clock)
+        self._turns = asyncio.Semaphore(MOST_CALLS_AT_ONCE)
 
     async def run(self, verb: str, keys: PoolKeys, *args: str | bytes | int) -> list[Any]:
         """Run a verb once and return its reply. A script that Redis has forgotten is sent again, unseen."""
         script = self._scripts[verb]
         call = (len(keys.in_order), *keys.in_order, *args)
         with _our_errors(keys.pool):
-            try:
-                reply = await self._redis.execute_command("EVALSHA", script.sha, *call)
-            except redis_errors.NoScriptError:
-                reply = await self._redis.execute_command("EVAL", script.text, *call)
+            async with self._turn():
+                try:
+                    reply = await self._execute("EVALSHA", script.sha, *call)
+                except redis_errors.NoScriptError:
+                    reply = await self._execute("EVAL", script.text, *call)
         result: list[Any] = reply
         return result
 
     async def command(self, *args: str | bytes | int) -> Any:  # noqa: ANN401 - replies are what they are
         """Run a plain command, with the same errors."""
         with _our_errors(""):
+            async with self._turn():
+                return await self._execute(*args)
+
+    async def wait(self, *args: str | bytes | int) -> Any:  # noqa: ANN401 - replies are what they are
+        """Run a command that blocks until there is news: on a connection of its own, at nobody's expense."""
+        with _our_errors(""):
+            return await self._execute(*args)
+
+    async def _execute(self, *args: str | bytes | int) -> Any:  # noqa: ANN401 - replies are what they are
+        """redis-py loses a cancellation that comes while it connects: raise it afterwards, or a loop never stops."""
+        task = asyncio.current_task()
+        before = task.cancelling() if task else 0
+        try:
             return await self._redis.execute_command(*args)
+        finally:
+            if task and task.cancelling() > before:
+                raise asyncio.CancelledError
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        async with asyncio.timeout(ANSWER_WITHIN_S):
+            await self._turns.acquire()
+        try:
+            yield
+        finally:
+            self._turns.release()
 
 
 @contextmanager

@@ -18,9 +18,11 @@ from server.domain.errors import (
     BadTokenError,
     PresenceError,
     RedisAwayError,
+    RedisFullError,
     SessionEndedError,
     StaleConnectionError,
     SupersededAttemptError,
+    UnknownPoolError,
     UnknownSessionError,
 )
 from server.domain.events import Event, EventType
@@ -47,7 +49,7 @@ from server.domain.messages import (
 )
 from server.domain.pool import capacity
 from server.domain.session import EndReason, SessionRecord
-from server.domain.token import TokenClaims
+from server.domain.token import Verified
 from server.live.verbs import Claim, Connect, Connected, Drop, Finish, Look, Release, Update
 from server.node.hub import Held, LocalPool, is_newer
 from server.node.limits import MessageRate
@@ -205,7 +207,9 @@ class Connection:
         with self._node.unless_redis_is_away():
             state = await self._node.store.state(pool.name)
             self.send(capacity(state))
-            if pool.is_news(state):
+            if len(pool.watchers) == 1:
+                pool.state = state
+            elif pool.is_news(state):
                 pool.state = None  # now not all watchers have been told the same
                 pool.changed.set()
 
@@ -216,11 +220,11 @@ class Connection:
             return
         held.page = held.page if page is None else page
         held.visible = held.visible if visible is None else visible
-        held.untold = True
         with self._node.unless_redis_is_away():
-            await self._tell()
+            await self.tell()
 
-    async def _tell(self) -> None:
+    async def tell(self) -> None:
+        """See `Member`."""
         held = self.held
         update = Update(
             session_id=held.session_id,
@@ -228,11 +232,14 @@ class Connection:
             page=held.page,
             visible=held.visible,
         )
+        held.untold = False
         try:
             await self._node.store.update(held.pool, update)
         except (UnknownSessionError, SessionEndedError, StaleConnectionError):
             await self.reconcile()
-        held.untold = False
+        except (RedisAwayError, RedisFullError, UnknownPoolError):
+            held.untold = True
+            raise
 
     # What happened to the session
 
@@ -306,8 +313,8 @@ class Connection:
         if not self._transport.send_text(frame):
             self._refuse(RefusedError(Close.TOO_SLOW, TOO_SLOW, "The connection is too slow."))
 
-    def welcome(self, connected: Connected, known: TokenClaims) -> None:
-        """The answer to the hello, whose token said `known`."""
+    def welcome(self, connected: Connected, verified: Verified) -> None:
+        """The answer to the hello, and a newer token if that of the hello is no longer right."""
         held = self.held
         self._remember(connected.admission)
         self.send(
@@ -320,7 +327,7 @@ class Connection:
                 capacity=capacity(connected.state),
             )
         )
-        if (known.fence, known.ticket) != (held.standing.fence, held.standing.ticket):
+        if verified.expired or verified.claims != held.claims():
             self.refresh_token()
         if self._pool.last_seq > connected.state.seq:
             # An event of ours may have come before we were here to hear it.
@@ -360,11 +367,6 @@ class Connection:
         self.send(TokenMessage(self._node.tokens.issue(self.held.claims(), now_s)))
 
     # Standing with the store
-
-    async def renewed(self) -> None:
-        """See `Member`."""
-        if self.held.untold:
-            await self._tell()
 
     async def reconcile(self) -> None:
         """See `Member`. Raises RedisAwayError, UnknownPoolError: it may be tried again."""

@@ -12,11 +12,11 @@ from typing import cast
 import structlog
 from starlette.types import Receive, Scope, Send
 
+from server.domain.addresses import TrustedProxies, is_private
 from server.domain.errors import PresenceError, SessionEndedError
 from server.domain.messages import DRAIN, HELLO_WITHIN_S, SUBPROTOCOL, Close, Drain, Hello, encode
 from server.domain.token import Verified
 from server.live.verbs import Connect, Connected
-from server.node.addresses import TrustedProxies, is_private
 from server.node.connection import Connection, decode
 from server.node.hub import Held
 from server.node.limits import ConnectionLimits, MessageRate
@@ -196,7 +196,7 @@ class WebSocketEndpoint:
             token_expires_at=verified.expires_at,
         )
         connection = Connection(self._node, transport, held, self._rate)
-        connection.welcome(connected, verified.claims)
+        connection.welcome(connected, verified)
         self._node.hub.join(connection)
         return connection
 

@@ -83,8 +83,8 @@ class Member(Protocol):
     def replaced_by(self, tab: str | None) -> None:
         """Another connection of the session is the current one, made by `tab`: close."""
 
-    async def renewed(self) -> None:
-        """The store renewed this connection: a chance to tell what it missed."""
+    async def tell(self) -> None:
+        """Tell the store what it has not been told of the page."""
 
     async def reconcile(self) -> None:
         """The store no longer takes this connection for the current one: find out why, and act."""
@@ -123,11 +123,16 @@ class LocalPool:
 
 
 class Hub:
-    """Who is connected here. `greeting` has those that owe a hello, with the time by which it is due."""
+    """Who is connected here.
+
+    `greeting` has those that owe a hello, with the time by which it is due; `has_new_pool` is set when somebody
+    came of a pool that nobody here was of before.
+    """
 
     def __init__(self) -> None:
         self.pools: dict[str, LocalPool] = {}
         self.greeting: dict[Transport, float] = {}
+        self.has_new_pool = asyncio.Event()
 
     def __len__(self) -> int:
         return sum(len(pool.members) for pool in self.pools.values())
@@ -140,6 +145,7 @@ class Hub:
         """This node's share of the pool of that name."""
         if name not in self.pools:
             self.pools[name] = LocalPool(name)
+            self.has_new_pool.set()
         return self.pools[name]
 
     def join(self, member: Member) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import structlog
+from msgspec import structs
 
 from server.domain.messages import Close, encode
-from server.domain.pool import DEFAULT_POOL, PoolChanges, PoolState, capacity
+from server.domain.pool import DEFAULT_POOL, PoolChanges, PoolConfig, PoolState, capacity
 from server.live.follower import Follower
 from server.live.verbs import Renewal
 from server.node.fanout import Fanout
@@ -23,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 RENEW_AT_ONCE = 256
 TICK_S = 1.0
-POOLS_EVERY_S = 5.0
+POOLS_EVERY_S = 2.0
 CAPACITY_AT_MOST_EVERY_S = 0.5
 CAPACITY_LOOK_EVERY_S = 0.02
 POSITIONS_EVERY_S = 1.0
@@ -81,24 +82,29 @@ class Loops:
 
     async def _pools(self) -> None:
         while True:
-            await asyncio.sleep(POOLS_EVERY_S if self._node.redis_up else RETRY_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POOLS_EVERY_S if self._node.redis_up else RETRY_S):
+                    await self._hub.has_new_pool.wait()
+            self._hub.has_new_pool.clear()
             await self._adopt_pools()
 
     async def _adopt_pools(self) -> None:
         """Look after each pool that there is; the default one is made if it is missing."""
         with self._node.unless_redis_is_away():
             names = await self._store.pool_names()
-            # Each node tells the pool its timings, so this is more than making it.
-            for name in {DEFAULT_POOL, *names} - self._adopted:
-                await self._store.configure(name, PoolChanges(), actor="node")
-            for name in {DEFAULT_POOL, *names} - self._adopted:
-                self._adopt(name)
-            if DEFAULT_POOL not in names and DEFAULT_POOL in self._adopted:
-                await self._store.configure(DEFAULT_POOL, PoolChanges(), actor="node")
+            for name in {DEFAULT_POOL, *names}:
+                if name in self._adopted and name in names:
+                    continue
+                # For a pool that is there already this tells it this node's timings.
+                config = await self._store.configure(name, PoolChanges(), actor="node")
+                if name not in self._adopted:
+                    self._adopt(name, config)
 
-    def _adopt(self, name: str) -> None:
+    def _adopt(self, name: str, config: PoolConfig) -> None:
         self._adopted.add(name)
+        _say_what_differs(name, config, self._node.settings.pool_defaults())
         pool = self._hub.pool(name)
+        pool.config = config
         self._follower.watch(name)
         self._run(f"tick {name}", self._tick(pool))
         self._run(f"capacity {name}", self._capacity(pool))
@@ -162,18 +168,18 @@ class Loops:
         outcomes: list[Renewal] = []
         with self._node.unless_redis_is_away():
             outcomes = await self._store.renew(name, held)
-        await asyncio.gather(
-            *(self._after(member, outcome) for member, outcome in zip(members, outcomes, strict=False))
-        )
+        concerned = [
+            (member, outcome)
+            for member, outcome in zip(members, outcomes, strict=False)
+            if outcome is not Renewal.RENEWED or member.held.untold
+        ]
+        await asyncio.gather(*(self._after(member, outcome) for member, outcome in concerned))
 
     async def _after(self, member: Member, outcome: Renewal) -> None:
         if not self._hub.holds(member):
             return  # it went, or was replaced, while the store was asked
         with self._node.unless_redis_is_away():
-            if outcome is Renewal.RENEWED:
-                await member.renewed()
-            else:
-                await member.reconcile()
+            await (member.tell() if outcome is Renewal.RENEWED else member.reconcile())
 
     async def _greetings(self) -> None:
         while True:
@@ -189,6 +195,14 @@ class Loops:
             for member in self._hub:
                 if member.held.token_expires_at < soon:
                     member.refresh_token()
+
+
+def _say_what_differs(name: str, config: PoolConfig, settings: PoolConfig) -> None:
+    """A pool keeps what it was created or configured with, whatever the settings say later."""
+    ours, theirs = structs.asdict(settings), structs.asdict(config)
+    differing = {field: theirs[field] for field, value in ours.items() if theirs[field] != value}
+    if differing:
+        log.info("pool_differs_from_settings", pool=name, counts=differing)
 
 
 async def _push_capacity(pool: LocalPool, state: PoolState) -> bool:

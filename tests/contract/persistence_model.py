@@ -109,7 +109,7 @@ class LiveModel:
         if refused and not outcome.final:
             self.sessions[session.session_id] = replace(session, version=(outcome.refused_by or 0) + 1)
         elif outcome.final or not newer:
-            del self.dirty[session.session_id]
+            self.dirty.pop(session.session_id, None)
             if outcome.final or session.status != "active":
                 del self.sessions[session.session_id]
 

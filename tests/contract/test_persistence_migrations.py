@@ -63,8 +63,8 @@ select 'column', table_name || '.' || column_name, data_type || is_nullable || c
   || coalesce(collation_name, '') || ordinal_position
 from information_schema.columns where table_schema = $1
 union all
-select 'relation', relname, relkind::text || relrowsecurity::text || relforcerowsecurity || coalesce(reloptions::text, '')
-  || coalesce(relacl::text, '')
+select 'relation', relname, relkind::text || relrowsecurity::text || relforcerowsecurity
+  || coalesce(reloptions::text, '') || coalesce(relacl::text, '')
 from pg_class where relnamespace = to_regnamespace($1)
 union all
 select 'constraint', conname, pg_get_constraintdef(oid) from pg_constraint where connamespace = to_regnamespace($1)

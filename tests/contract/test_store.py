@@ -12,6 +12,7 @@ from server.domain.errors import RedisAwayError, UnknownPoolError
 from server.domain.pool import PoolConfig
 from server.embedded.redis import EmbeddedRedis
 from server.live.connect import connect
+from server.live.scripts import MOST_CALLS_AT_ONCE
 from server.live.store import NodeTimings, Store
 from server.live.verbs import Open
 from tests.contract.conftest import POOL, Bench
@@ -100,3 +101,12 @@ async def test_every_kind_of_url_makes_a_client(url: str, kind: type) -> None:
 def test_a_sentinel_url_without_a_master_is_refused() -> None:
     with pytest.raises(ValueError, match="must name the master"):
         connect("redis+sentinel://one:26379")
+
+
+async def test_a_herd_waits_its_turn_and_none_of_it_is_turned_away(own_redis: EmbeddedRedis) -> None:
+    timings = NodeTimings(alive_ttl_s=15, renew_s=5, tombstone_s=60, history=False)
+    store = Store(connect(own_redis.url), node="n", defaults=PoolConfig(), timings=timings)
+    assert await asyncio.gather(*(store.find_pool(f"s-{n}") for n in range(1000))) == [None] * 1000
+    async with Redis.from_url(own_redis.url) as redis:
+        assert (await redis.info("clients"))["connected_clients"] <= MOST_CALLS_AT_ONCE + 1
+    await store.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from persistence.errors import SourceAwayError
 from persistence.port import Outcome
 from persistence.rows import PresenceRow
 from server.domain.errors import SessionEndedError
@@ -160,3 +161,24 @@ async def test_the_pools_are_listed_with_limit_and_mode(bench: Bench, dirty: Sto
     await bench.configure(limit=4)
     (pool,) = await dirty.pools()
     assert (pool.pool, pool.limit, pool.mode) == ("main", 4, "open")
+
+
+async def test_it_tells_which_sessions_redis_knows(bench: Bench, dirty: StoreDirtySessions) -> None:
+    await bench.open("a")
+    assert await dirty.known(POOL, ["s-a", "s-b"]) == {"s-a"}
+    assert await dirty.known("other", ["s-a"]) == set()
+
+
+async def test_a_leftover_without_a_record_does_not_stand_in_the_way(
+    bench: Bench, dirty: StoreDirtySessions
+) -> None:
+    await bench.redis.zadd("presence:{main}:dirty", {"s-gone": 1})
+    await bench.open("a")
+    assert await dirty.take(POOL, 1) == []
+    assert [row.session_id for row in await dirty.take(POOL, 1)] == ["s-a"]
+
+
+async def test_a_lost_pool_is_said_in_the_words_of_the_port(bench: Bench, dirty: StoreDirtySessions) -> None:
+    await bench.redis.flushdb()
+    with pytest.raises(SourceAwayError):
+        await dirty.take(POOL, 1)

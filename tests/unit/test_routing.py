@@ -16,13 +16,13 @@ from starlette.requests import Request
 from structlog.testing import capture_logs
 
 from server.domain import errors
+from server.domain.origins import Origins
 from server.domain.token import TokenClaims, Tokens
 from server.http import problems
 from server.http.addresses import public_url, websocket_url
 from server.http.api import EXCEPTION_HANDLERS, OPERATIONS, routes
 from server.http.auth import Access
 from server.http.cors import Cors
-from server.http.origins import Origins
 from server.http.routing import Answer, Call, Input, Params, PoolParams, operation, routes_of
 from server.settings import Settings
 

@@ -31,7 +31,7 @@ return each_item(function(item)
   if not record then
     redis.call('ZREM', DIRTY, item.session_id)
     return CLEAN
-  elseif item.final then
+  elseif item.final and tonumber(record.version) == item.version then
     -- The stay was completed before Redis lost its memory of it.
     if record.status == 'active' then
       finish(record, 'completed')

@@ -19,13 +19,13 @@ class Origins:
 
     def __init__(self, allowed: Sequence[str], public_url: str | None = None) -> None:
         patterns = [pattern.lower().rstrip("/") for pattern in allowed]
-        self.any = ANY in patterns
+        self._any = ANY in patterns
         self._patterns = [_compiled(pattern) for pattern in patterns if pattern != ANY]
         self._own_address = None if public_url is None else _address(public_url)
 
     def allows(self, origin: str | None, host: str | None) -> bool:
         """Whether a request from `origin` to `host` may pass. Without an Origin header it is no browser's."""
-        if origin is None or self.any:
+        if origin is None or self._any:
             return True
         origin = origin.lower()
         if any(pattern.fullmatch(origin) for pattern in self._patterns):
