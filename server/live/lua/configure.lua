@@ -72,7 +72,8 @@ end
 if request.memory and request.memory.changed_at > (config.changed_at or 0) then
   change(request.memory.config, request.memory.changed_at)
 end
-change(request.changes, wall)
+-- A change is newer than any before it, also if the clock was set back since.
+change(request.changes, math.max((config.changed_at or 0) + 1, wall))
 if config.mode ~= 'open' then
   withdraw_offers()
 end
