@@ -192,6 +192,7 @@ def settings(redis_url: str) -> MakeSettings:
 
     def make(**overrides: object) -> Settings:
         values = {"redis_url": redis_url, "secret": TEST_SECRET, "api_key": TEST_API_KEY, "port": 0}
+        values["recovery_s"] = 0  # a new pool opens at once
         return Settings.model_validate({**values, **overrides})
 
     return make
@@ -290,6 +291,7 @@ def _server_environment(redis_url: str) -> dict[str, str]:
         "PRESENCE_API_KEY": TEST_API_KEY,
         "PRESENCE_PORT": "0",
         "PRESENCE_LOG_FORMAT": "json",
+        "PRESENCE_RECOVERY_S": "0",  # a new pool opens at once
     }
 
 

@@ -6,6 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
+from server.domain.eta import EtaReason, Shown
+
 
 class InterviewState(StrEnum):
     """Where a session stands. `denied` is an answer to a claim only and is never stored."""
@@ -61,13 +63,14 @@ class Interview(msgspec.Struct, frozen=True, omit_defaults=True):
     waiting: int | None = None
     eta_s: float | None = None
     eta_max_s: float | None = None
-    eta_reason: str | None = None
+    eta_reason: EtaReason | None = None
     offer_expires_in_s: float | None = None
     ends_in_s: float | None = None
 
 
-def interview(admission: Admission, message: str) -> Interview:
-    """The interview object for `admission`, with the participant's `message`."""
+def interview(admission: Admission, message: str, shown: Shown | None = None) -> Interview:
+    """The interview object for `admission`, with the participant's `message` and the wait that a waiter is shown."""
+    eta, reason = (None, None) if shown is None else (shown.eta, shown.reason)
     return Interview(
         state=admission.state,
         message=message,
@@ -75,9 +78,17 @@ def interview(admission: Admission, message: str) -> Interview:
         fence=admission.fence,
         position=admission.position,
         waiting=admission.waiting,
+        eta_s=None if eta is None else whole(eta.eta_s),
+        eta_max_s=None if eta is None else whole(eta.eta_max_s),
+        eta_reason=reason,
         offer_expires_in_s=_seconds(admission.offer_expires_in_ms),
         ends_in_s=_seconds(admission.ends_in_ms),
     )
+
+
+def whole(seconds: float) -> float:
+    """A wait as people are told it: fractions of a second would only tremble."""
+    return float(round(seconds))
 
 
 def _seconds(ms: int | None) -> float | None:

@@ -106,8 +106,8 @@ class Capacity(msgspec.Struct, frozen=True):
     as_of: str
 
 
-def capacity(state: PoolState) -> Capacity:
-    """The capacity object for a pool's state."""
+def capacity(state: PoolState, eta_s: float | None = None, eta_max_s: float | None = None) -> Capacity:
+    """The capacity object for a pool's state, with what a newcomer would wait."""
     return Capacity(
         pool=state.pool,
         mode=state.mode,
@@ -118,8 +118,8 @@ def capacity(state: PoolState) -> Capacity:
         waiting=state.waiting,
         sessions_online=state.online,
         sessions_active=state.sessions,
-        eta_s=None,
-        eta_max_s=None,
+        eta_s=eta_s,
+        eta_max_s=eta_max_s,
         recovering=state.recovering,
         as_of=iso(state.at),
     )

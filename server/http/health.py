@@ -102,7 +102,7 @@ async def _redis(node: Node) -> tuple[bool, bool]:
     try:
         return True, (await node.store.state(DEFAULT_POOL)).recovering
     except UnknownPoolError:
-        return True, False
+        return True, True  # made anew by the next that needs it
     except PresenceError:
         return False, False
 

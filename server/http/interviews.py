@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import suppress
 
 import msgspec
 
-from server.domain.errors import SessionEndedError, UnknownPoolError
+from server.domain.errors import (
+    SessionEndedError,
+    StaleConnectionError,
+    UnknownPoolError,
+    UnknownSessionError,
+)
 from server.domain.interview import Admission, Interview, InterviewState
 from server.domain.messages import Attempt, TabId, Token
 from server.domain.session import ConnectionKind, EndReason, Id, Page, SessionRecord
@@ -18,9 +24,13 @@ from server.http.routing import Answer, AnyCall, Call, Input, Operation, PoolPar
 from server.http.tokens import newer_token
 from server.http.views import interview_view
 from server.live.verbs import Beat, Claim, Connect, Drop, Finish, Look, Release
+from server.node.hub import Held, known_of
+from server.node.node import Node
 
 # What a heartbeat finds out: its connection, and the session as it stands.
 Beaten = tuple[str, SessionRecord, Admission]
+
+HIDDEN_WINDOW_S = 150.0
 
 _STATUS_OF_CLAIM = {
     InterviewState.GRANTED: 200,
@@ -107,7 +117,7 @@ async def claim_interview(call: Call[ClaimBody, PoolParams]) -> Answer:
 async def get_interview(call: Call[None, PoolParams]) -> Answer:
     """See how the session stands. Claims nothing; asked with an API key it is a sign of life."""
     seen = await call.node.store.look(call.pool, Look(session_id=call.session_id, sign_of_life=call.by_key))
-    return Answer(interview_view(seen.admission, seen.record.language_code, call.node.sentences))
+    return Answer(interview_view(call.node, seen.record, seen.admission))
 
 
 @operation(
@@ -154,12 +164,15 @@ async def heartbeat(call: Call[HeartbeatBody, PoolParams]) -> Answer:
     """
     held = _held_token(call)
     connection_id, record, admission = await (
-        _first_beat(call, held) if call.body.connection_id is None else _beat(call, call.body.connection_id)
+        _connect(call, held)
+        if call.body.connection_id is None
+        else _beat(call, held, call.body.connection_id)
     )
+    _remember(call, connection_id, record, admission)
     return Answer(
         HeartbeatAnswer(
             connection_id=connection_id,
-            interview=interview_view(admission, record.language_code, call.node.sentences),
+            interview=interview_view(call.node, record, admission),
             next_s=call.node.settings.heartbeat_s,
             token=newer_token(call.node, held, record, admission),
         )
@@ -175,6 +188,7 @@ async def bye(call: Call[ByeBody, None]) -> Answer:
     claims = call.node.tokens.verify(call.body.token, time.time()).claims
     if claims.session_id != call.session_id:
         raise ForbiddenError("A session token opens its own session only.")
+    call.node.hub.pool(claims.pool).says_bye(call.session_id, call.body.connection_id)
     item = Drop(session_id=claims.session_id, connection_id=call.body.connection_id, cause="bye")
     with suppress(UnknownPoolError):
         await call.node.store.drop(claims.pool, item)
@@ -193,7 +207,7 @@ OPERATIONS: tuple[Operation, ...] = (
 
 async def standing(call: AnyCall, admission: Admission, status: int = 200) -> Answer:
     """The interview object as an answer, with a message in the participant's language."""
-    view = interview_view(admission, await _language(call), call.node.sentences)
+    view = call.node.interview(call.pool, call.session_id, admission, await _language(call))
     return Answer(view, status)
 
 
@@ -218,8 +232,13 @@ def _held_token(call: Call[HeartbeatBody, PoolParams]) -> Verified:
     return held
 
 
-async def _first_beat(call: Call[HeartbeatBody, PoolParams], held: Verified) -> Beaten:
+async def _connect(
+    call: Call[HeartbeatBody, PoolParams], held: Verified, connection_id: str | None = None
+) -> Beaten:
+    """Connect; with a `connection_id`, register again one that Redis has forgotten."""
     item = Connect(
+        connection_id=connection_id,
+        known=known_of(held),
         session_id=call.session_id,
         node=call.node.store.node,
         kind=ConnectionKind.HTTP,
@@ -233,12 +252,47 @@ async def _first_beat(call: Call[HeartbeatBody, PoolParams], held: Verified) -> 
     return connected.connection_id, connected.record, connected.admission
 
 
-async def _beat(call: Call[HeartbeatBody, PoolParams], connection_id: str) -> Beaten:
+async def _beat(call: Call[HeartbeatBody, PoolParams], held: Verified, connection_id: str) -> Beaten:
     item = Beat(
         session_id=call.session_id,
         connection_id=connection_id,
         page=call.body.page,
         visible=call.body.visible,
     )
-    seen = await call.node.store.beat(call.pool, item)
+    try:
+        seen = await call.node.store.beat(call.pool, item)
+    except (UnknownSessionError, StaleConnectionError):
+        # In a recovery window this may be the only one who remembers.
+        if not call.node.hub.pool(call.pool).recovering:
+            raise
+        return await _connect(call, held, connection_id)
     return connection_id, seen.record, seen.admission
+
+
+def _window_s(node: Node, *, visible: bool | None) -> float:
+    """For how long a heartbeat counts; the timers of a hidden page are throttled."""
+    window = node.settings.online_window_s
+    return max(window, HIDDEN_WINDOW_S) if visible is False else window
+
+
+def _remember(
+    call: Call[HeartbeatBody, PoolParams], connection_id: str, record: SessionRecord, admission: Admission
+) -> None:
+    """Keep what registers the page again, should Redis lose its memory before the next heartbeat."""
+    pool, now = call.node.hub.pool(call.pool), asyncio.get_running_loop().time()
+    held = Held(
+        session_id=record.session_id,
+        pool=record.pool,
+        user_id=record.user_id,
+        language_code=record.language_code,
+        started_at=record.started_at,
+        connection_id=connection_id,
+        tab=call.body.tab,
+        attempt=call.body.attempt,
+        page=record.current_page,
+        visible=call.body.visible,
+        token_expires_at=0.0,
+        kind=ConnectionKind.HTTP,
+    )
+    held.remember(admission, now)
+    pool.beats(held, now + _window_s(call.node, visible=call.body.visible))

@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 
 from server.domain.errors import UnknownPoolError
-from server.domain.pool import Capacity, PoolChanges, PoolConfig, capacity
+from server.domain.pool import Capacity, PoolChanges, PoolConfig
 from server.http.auth import Access
 from server.http.problems import InvalidError
 from server.http.routing import Answer, Call, Input, Operation, PoolParams, operation
@@ -34,7 +34,8 @@ class Cleaned(msgspec.Struct, frozen=True):
 @operation("GET", "/v1/capacity", Access.KEY_OR_OWN_TOKEN, answers={200: Capacity}, errors=(404,))
 async def get_capacity(call: Call[None, PoolParams]) -> Answer:
     """See how full the pool is."""
-    return Answer(capacity(await call.node.store.state(call.pool)))
+    state = await call.node.store.state(call.pool)
+    return Answer(call.node.hub.pool(call.pool).capacity(state))
 
 
 @operation("GET", "/v1/pools/{pool}", Access.KEY, answers={200: PoolConfig}, errors=(404,))

@@ -112,7 +112,7 @@ async def open_session(call: Call[NewSession, PoolParams]) -> Answer:
         ws_url=addresses.websocket_url(base),
         client_url=f"{base}/client.js",
         resumed=opened.resumed,
-        interview=interview_view(opened.admission, opened.record.language_code, call.node.sentences),
+        interview=interview_view(call.node, opened.record, opened.admission),
     )
     return Answer(body, 200 if opened.resumed else 201)
 
@@ -257,7 +257,7 @@ async def _unless_history_is_away(reading: Awaitable[Result]) -> Result:
 
 def _view(call: AnyCall, session: Seen | PresenceRow) -> SessionView:
     if isinstance(session, Seen):
-        return live_view(session, call.node.sentences)
+        return live_view(call.node, session)
     return past_view(session, call.node.sentences)
 
 

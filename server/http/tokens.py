@@ -25,11 +25,8 @@ def token_for(node: Node, record: SessionRecord, admission: Admission) -> str:
 
 
 def newer_token(node: Node, held: Verified, record: SessionRecord, admission: Admission) -> str | None:
-    """A token in place of `held`, if that says too little: on grant, on joining the line, before it expires."""
-    says_less = admission.fence not in (None, held.claims.fence) or admission.ticket not in (
-        None,
-        held.claims.ticket,
-    )
-    if held.expired or says_less or node.tokens.renewal_due(held, time.time()):
+    """A token in place of `held` if that is not right: on grant, on joining, when either is gone, before it expires."""
+    is_outdated = (admission.fence, admission.ticket) != (held.claims.fence, held.claims.ticket)
+    if held.expired or is_outdated or node.tokens.renewal_due(held, time.time()):
         return token_for(node, record, admission)
     return None

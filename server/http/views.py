@@ -12,6 +12,7 @@ from server.domain.sentences import Sentences
 from server.domain.session import ConnectionKind, EndReason, SessionRecord, Status
 from server.domain.times import iso
 from server.live.verbs import Seen
+from server.node.node import Node
 
 # How an ended session stands towards the limit, where Redis does not say so any more.
 _STANDING = {EndReason.COMPLETED: Reason.COMPLETED, EndReason.KICKED: Reason.KICKED}
@@ -42,21 +43,24 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
     interview: Interview
 
 
-def interview_view(admission: Admission, language_code: str | None, sentences: Sentences) -> Interview:
-    """The interview object, its message in the participant's language."""
-    return interview(admission, sentences.for_admission(admission, language_code))
+def interview_view(node: Node, record: SessionRecord, admission: Admission) -> Interview:
+    """The interview object of a session, its message in the participant's language."""
+    return node.interview(record.pool, record.session_id, admission, record.language_code)
 
 
-def live_view(seen: Seen, sentences: Sentences) -> SessionView:
+def live_view(node: Node, seen: Seen) -> SessionView:
     """The view of a session in Redis."""
-    return _view(seen.record, seen.admission, sentences, online=seen.online)
+    shown = interview_view(node, seen.record, seen.admission)
+    return _view(seen.record, shown, online=seen.online)
 
 
 def past_view(row: PresenceRow, sentences: Sentences) -> SessionView:
     """The view of a session that only Postgres knows."""
     record = record_of(row)
     reason = None if record.end_reason is None else _STANDING.get(record.end_reason, Reason.EXPIRED)
-    return _view(record, Admission(InterviewState.NONE, reason), sentences, online=False)
+    admission = Admission(InterviewState.NONE, reason)
+    shown = interview(admission, sentences.for_admission(admission, record.language_code))
+    return _view(record, shown, online=False)
 
 
 def record_of(row: PresenceRow) -> SessionRecord:
@@ -82,7 +86,7 @@ def record_of(row: PresenceRow) -> SessionRecord:
     )
 
 
-def _view(record: SessionRecord, admission: Admission, sentences: Sentences, *, online: bool) -> SessionView:
+def _view(record: SessionRecord, shown: Interview, *, online: bool) -> SessionView:
     return SessionView(
         session_id=record.session_id,
         user_id=record.user_id,
@@ -103,7 +107,7 @@ def _view(record: SessionRecord, admission: Admission, sentences: Sentences, *, 
         online=online,
         connection=record.connection,
         visible=record.visible,
-        interview=interview_view(admission, record.language_code, sentences),
+        interview=shown,
     )
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, Protocol
 
 from redis import exceptions as redis_errors
 
@@ -62,16 +62,39 @@ def load(clock: str | None = None) -> dict[str, Script]:
     return {verb: Script(shared + source(verb)) for verb in VERBS}
 
 
+class PoolWatcher(Protocol):
+    """Looks at what every script says of its pool."""
+
+    def saw(self, pool: str, head: bytes) -> None:
+        """A script replied with this head; its caller has not got the reply yet."""
+
+
 class Scripts:
-    """Runs verbs on a Redis. All raise RedisAwayError, RedisFullError or UnknownPoolError."""
+    """Runs verbs on a Redis. All raise RedisAwayError, RedisFullError or UnknownPoolError.
+
+    `watcher` sees each reply first; `restore` brings back a pool that Redis has lost, if it can.
+    """
 
     def __init__(self, redis: RedisClient, *, clock: str | None = None) -> None:
         self._redis = redis
         self._scripts = load(clock)
         self._turns = asyncio.Semaphore(MOST_CALLS_AT_ONCE)
+        self.watcher: PoolWatcher | None = None
+        self.restore: Callable[[str], Awaitable[bool]] | None = None
 
     async def run(self, verb: str, keys: PoolKeys, *args: str | bytes | int) -> list[Any]:
-        """Run a verb once and return its reply. A script that Redis has forgotten is sent again, unseen."""
+        """Run a verb once and return its reply. What Redis has forgotten, script or pool, it is given again, unseen."""
+        try:
+            reply = await self._run(verb, keys, *args)
+        except UnknownPoolError:
+            if self.restore is None or not await self.restore(keys.pool):
+                raise
+            reply = await self._run(verb, keys, *args)
+        if self.watcher is not None:
+            self.watcher.saw(keys.pool, reply[0])
+        return reply
+
+    async def _run(self, verb: str, keys: PoolKeys, *args: str | bytes | int) -> list[Any]:
         script = self._scripts[verb]
         call = (len(keys.in_order), *keys.in_order, *args)
         with _our_errors(keys.pool):

@@ -27,7 +27,7 @@ from server.domain.pool import PoolChanges, PoolConfig, PoolState
 from server.domain.session import SessionRecord
 from server.live.connect import RedisClient
 from server.live.keys import POOLS, PoolKeys
-from server.live.scripts import Coalescer, Scripts
+from server.live.scripts import Coalescer, PoolWatcher, Scripts
 from server.live.verbs import (
     Beat,
     Claim,
@@ -52,6 +52,8 @@ Reply = TypeVar("Reply")
 # How many times a bounded pump is run again within one call, before the next tick goes on with it.
 MOST_ROUNDS = 50
 SESSIONS_PER_READ = 100
+# Who changes a pool that a node makes, or makes anew.
+NODE_ACTOR = "node"
 # The clock may jump by so much at least, or deadlines would stand still between two ticks of a second.
 LEAST_CLOCK_STEP_S = 1.2
 
@@ -175,6 +177,22 @@ class Store:
         self._coalescer = Coalescer(self.scripts)
         self._keys: dict[str, PoolKeys] = {}
         self._memory: dict[str, _Memory] = {}
+        self._restoring = asyncio.Lock()
+
+    def watch_pools(self, watcher: PoolWatcher) -> None:
+        """Show `watcher` the head of every reply. From now on a pool that Redis has lost is made anew, as it was when
+        last seen, by the first call that misses it."""
+        self.scripts.watcher = watcher
+        self.scripts.restore = self._restore
+
+    async def _restore(self, pool: str) -> bool:
+        """Make a pool anew that Redis has lost; False if it was never seen here."""
+        if pool not in self._memory:
+            return False
+        async with self._restoring:
+            if not await self.scripts.command("EXISTS", self.keys(pool).config):
+                await self.configure(pool, PoolChanges(), actor=NODE_ACTOR)
+        return True
 
     def keys(self, pool: str) -> PoolKeys:
         """The keys of a pool."""
@@ -317,7 +335,8 @@ class Store:
             state=decode(PoolState, head),
             last_event_id=last.decode(),
             holders=_holders(holders),
-            offers=[session_id.decode() for session_id in offers],
+            offers=[session_id.decode() for session_id in offers[::2]],
+            offer_tickets=[int(float(ticket)) for ticket in offers[1::2]],
             line=[session_id.decode() for session_id in line],
             ready=frozenset(session_id.decode() for session_id in ready),
             lengths=[int(length) for length in lengths],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 
 import msgspec
@@ -170,8 +170,8 @@ class Holder(msgspec.Struct, frozen=True):
 class Snapshot(msgspec.Struct, frozen=True):
     """A pool at one moment, from one script.
 
-    `offers` and `line` are in the order of their tickets; `ready` are those of the line who would be let in now;
-    `lengths` are those of past interviews in ms, the newest first.
+    `offers` and `line` are in the order of their tickets, and `offer_tickets` are those of the offers; `ready` are
+    those of the line who would be let in now; `lengths` are those of past interviews in ms, the newest first.
     """
 
     state: PoolState
@@ -181,3 +181,4 @@ class Snapshot(msgspec.Struct, frozen=True):
     line: list[str]
     ready: frozenset[str]
     lengths: list[int]
+    offer_tickets: Sequence[int] = ()

@@ -21,12 +21,11 @@ from server.domain.errors import (
     RedisFullError,
     SessionEndedError,
     StaleConnectionError,
-    SupersededAttemptError,
     UnknownPoolError,
     UnknownSessionError,
 )
 from server.domain.events import Event, EventType
-from server.domain.interview import Admission, Interview, InterviewState, Reason, interview
+from server.domain.interview import Admission, Interview, InterviewState, Reason
 from server.domain.messages import (
     Accept,
     Ack,
@@ -47,12 +46,12 @@ from server.domain.messages import (
     Welcome,
     encode,
 )
-from server.domain.pool import capacity
 from server.domain.session import EndReason, SessionRecord
 from server.domain.token import Verified
-from server.live.verbs import Claim, Connect, Connected, Drop, Finish, Look, Release, Update
-from server.node.hub import Held, LocalPool, is_newer
+from server.live.verbs import Claim, Connected, Drop, Finish, Look, Release, Update
+from server.node.hub import Held, LocalPool, is_newer, registration
 from server.node.limits import MessageRate
+from server.node.line import is_due, told_of
 from server.node.node import Node
 from server.node.protocol import TOO_SLOW, Transport
 from server.node.refusals import RefusedError, refusal, refuse, retry_in_ms
@@ -60,6 +59,10 @@ from server.node.refusals import RefusedError, refusal, refuse, retry_in_ms
 Wish = Enter | Accept | Leave | Complete
 
 CLOSED = "closed"
+REDIS_AWAY = "Redis does not answer; try again in a moment."
+SETTLES_WITHIN_S = 5.0
+# By how much an offer's end may differ and still be that of the same offer.
+SAME_OFFER_S = 0.5
 
 _decoder: msgspec.json.Decoder[FromBrowser] = msgspec.json.Decoder(FromBrowser)
 _QUOTED = re.compile(r"'[^']*'")
@@ -187,15 +190,13 @@ class Connection:
 
     async def _do(self, wish: Wish) -> Admission:
         if not self._node.redis_up:
-            raise RedisAwayError("Redis does not answer; try again in a moment.")
+            raise RedisAwayError(REDIS_AWAY)
         store, pool, session_id = self._node.store, self.held.pool, self.held.session_id
         match wish:
             case Enter():
                 return await store.claim(pool, Claim(session_id=session_id, takeover=wish.takeover))
             case Accept():
-                admission = await self._look()
-                is_offered = admission.state is InterviewState.OFFERED
-                return await store.claim(pool, Claim(session_id=session_id)) if is_offered else admission
+                return await store.claim(pool, Claim(session_id=session_id, accept=True))
             case Leave():
                 return await store.release(pool, Release(session_id=session_id))
             case Complete():
@@ -206,7 +207,7 @@ class Connection:
         pool.watchers.add(self)
         with self._node.unless_redis_is_away():
             state = await self._node.store.state(pool.name)
-            self.send(capacity(state))
+            self.send(pool.capacity(state))
             if len(pool.watchers) == 1:
                 pool.state = state
             elif pool.is_news(state):
@@ -251,13 +252,19 @@ class Connection:
                     self.replaced_by(event.tab or None)
             case EventType.COMPLETED | EventType.KICKED | EventType.ABANDONED:
                 self._end(EndReason(event.cause or event.type.value))
-            case EventType.GRANTED:
+            case EventType.GRANTED if event.cause is None and not self._pool.config_changed:
                 self._hear_grant(event.fence or 0)
+            case EventType.GRANTED:
+                self._doubt()  # how long it lasts is for the store to say
             case EventType.WAITING:
                 self._doubt(unless=InterviewState.WAITING)
             case EventType.RELEASED | EventType.LEFT_LINE | EventType.TAKEN_OVER:
                 self._doubt(unless=InterviewState.NONE)
-            case EventType.OFFERED | EventType.OFFER_MISSED:
+            case EventType.OFFERED:
+                self._doubt()
+            case EventType.OFFER_MISSED:
+                # The store waits for a sign of life: let the next one that says `visible` through to it.
+                self.held.visible = None
                 self._doubt()
 
     def _hear_grant(self, fence: int) -> None:
@@ -283,23 +290,32 @@ class Connection:
         return (await self._node.store.look(self.held.pool, look)).admission
 
     async def _settled(self, ask: Callable[[], Awaitable[Admission]]) -> Admission:
-        """The answer; a later one, if an event of this session came while it was under way."""
+        """The answer; a later one, if an event of this session came while it was under way, or if it comes from a
+        Redis that has yet to be told what it has forgotten."""
         self._asking += 1
         try:
             while True:
                 heard = self._heard
                 admission = await ask()
-                if heard == self._heard:
+                if not self._pool.settled.is_set():
+                    await self._until_settled()
+                elif heard == self._heard:
                     return admission
                 ask = self._look
         finally:
             self._asking -= 1
 
-    def compare(self, fence: int | None, *, waits: bool) -> None:
+    async def _until_settled(self) -> None:
+        try:
+            async with asyncio.timeout(SETTLES_WITHIN_S):
+                await self._pool.settled.wait()
+        except TimeoutError as error:
+            raise RedisAwayError(REDIS_AWAY) from error
+
+    def compare(self, state: InterviewState, fence: int | None) -> None:
         """See `Member`."""
-        if fence is not None:
-            self._hear_grant(fence)
-        elif waits or self.held.standing.state is not InterviewState.NONE:
+        standing = self.held.standing
+        if state is not standing.state or (fence or 0) > self.held.fence:
             self._doubt()
 
     # What the browser is told
@@ -316,15 +332,16 @@ class Connection:
     def welcome(self, connected: Connected, verified: Verified) -> None:
         """The answer to the hello, and a newer token if that of the hello is no longer right."""
         held = self.held
-        self._remember(connected.admission)
+        shown = self._interview(connected.admission)
+        self._remember(connected.admission, shown)
         self.send(
             Welcome(
                 session_id=held.session_id,
                 connection_id=held.connection_id,
                 resumed=connected.resumed,
                 heartbeat_s=self._node.settings.heartbeat_s,
-                interview=self._interview(connected.admission),
-                capacity=capacity(connected.state),
+                interview=shown,
+                capacity=self._pool.capacity(connected.state),
             )
         )
         if verified.expired or verified.claims != held.claims():
@@ -335,30 +352,51 @@ class Connection:
 
     def place(self, position: int, waiting: int) -> None:
         """See `Member`."""
-        standing = self.held.standing
-        if standing.state is InterviewState.WAITING and not self._asking:
-            self._show(structs.replace(standing, position=position, waiting=waiting))
+        held = self.held
+        if held.standing.state is not InterviewState.WAITING or self._asking:
+            return
+        admission = structs.replace(held.standing, position=position, waiting=waiting)
+        shown = self._interview(admission)
+        if told_of(shown) == held.told:
+            return
+        if is_due(position, held.standing.position, _now() - held.told_at):
+            self.send(shown)
+            self._remember(admission, shown)
+
+    def warn(self) -> None:
+        """See `Member`."""
+        held, now = self.held, _now()
+        held.plan_warning(now)
+        self.send(self._interview(held.standing_at(now)))
 
     def _learn(self, admission: Admission) -> None:
-        if _substance(admission) != _substance(self.held.standing):
+        held = self.held
+        is_same = _substance(admission) == _substance(held.standing)
+        if is_same and admission.state is InterviewState.OFFERED:
+            ends_at = _now() + (admission.offer_expires_in_ms or 0) / 1000
+            is_same = abs(ends_at - (held.offer_ends_at or 0.0)) < SAME_OFFER_S
+        if not is_same:
             self._show(admission)
 
     def _show(self, admission: Admission) -> None:
         before = self.held.standing
-        self.send(self._interview(admission))
+        shown = self._interview(admission)
+        self.send(shown)
         if admission.state is InterviewState.DENIED:
             return
-        self._remember(admission)
-        if (admission.fence, admission.ticket) not in ((before.fence, before.ticket), (None, None)):
+        self._remember(admission, shown)
+        # Also when a permit is gone: the newest token must never claim it.
+        if (admission.fence, admission.ticket) != (before.fence, before.ticket):
             self.refresh_token()
 
-    def _remember(self, admission: Admission) -> None:
-        self.held.standing = admission
-        self.held.fence = max(self.held.fence, admission.fence or 0)
-        self.held.told_at = asyncio.get_running_loop().time()
+    def _remember(self, admission: Admission, shown: Interview) -> None:
+        now = _now()
+        self.held.remember(admission, now)
+        self.held.told, self.held.told_at = told_of(shown), now
 
     def _interview(self, admission: Admission) -> Interview:
-        return interview(admission, self._node.sentences.for_admission(admission, self.held.language_code))
+        held = self.held
+        return self._node.interview(held.pool, held.session_id, admission, held.language_code)
 
     def refresh_token(self) -> None:
         """See `Member`."""
@@ -375,44 +413,40 @@ class Connection:
         except SessionEndedError as ended:
             self._end(EndReason(ended.end_reason))
         except UnknownSessionError:
-            await self._register_again()
+            await self.register_again()
         else:
             await self._settle_with(seen.record)
 
     async def _settle_with(self, record: SessionRecord) -> None:
         if record.end_reason is not None:
             self._end(record.end_reason)
-        elif record.connection_id is None:
-            await self._register_again()
-        elif is_newer(record.connection_id, self.held.connection_id):
+        elif record.connection_id is not None and is_newer(record.connection_id, self.held.connection_id):
             self.replaced_by(record.tab)
+        elif record.connection_id != self.held.connection_id:
+            await self.register_again()
 
-    async def _register_again(self) -> None:
-        held, store = self.held, self._node.store
+    async def register_again(self) -> None:
+        """See `Member`."""
+        held, store, heard = self.held, self._node.store, self._heard
         try:
-            connected = await store.connect(held.pool, self._as_before())
-        except SupersededAttemptError:
-            self.replaced_by(held.tab)
+            connected = await store.connect(held.pool, registration(held, store.node))
+        except StaleConnectionError:
+            await self._give_way()
         except SessionEndedError as ended:
             self._end(EndReason(ended.end_reason))
         except (UnknownSessionError, BadTokenError) as error:
             self._refuse(refusal(error))
         else:
-            held.connection_id = connected.connection_id
             self._learn(connected.admission)
+            if heard != self._heard:
+                self._doubt()
             if not self._node.hub.holds(self):
                 await self._drop(CLOSED)
 
-    def _as_before(self) -> Connect:
-        held = self.held
-        return Connect(
-            session_id=held.session_id,
-            node=self._node.store.node,
-            tab=held.tab,
-            attempt=held.attempt,
-            page=held.page,
-            visible=held.visible,
-        )
+    async def _give_way(self) -> None:
+        with suppress(UnknownSessionError, SessionEndedError):
+            seen = await self._node.store.look(self.held.pool, Look(session_id=self.held.session_id))
+            self.replaced_by(seen.record.tab)
 
     # Ends
 
@@ -443,3 +477,7 @@ class Connection:
 def _substance(admission: Admission) -> tuple[object, ...]:
     """What of an admission is news; times that run down by themselves are not."""
     return admission.state, admission.reason, admission.fence, admission.ticket, admission.position
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

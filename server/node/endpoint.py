@@ -18,7 +18,7 @@ from server.domain.messages import DRAIN, HELLO_WITHIN_S, SUBPROTOCOL, Close, Dr
 from server.domain.token import Verified
 from server.live.verbs import Connect, Connected
 from server.node.connection import Connection, decode
-from server.node.hub import Held
+from server.node.hub import Held, known_of
 from server.node.limits import ConnectionLimits, MessageRate
 from server.node.node import Node
 from server.node.protocol import TRANSPORT, Transport
@@ -171,6 +171,7 @@ class WebSocketEndpoint:
         return Connect(
             session_id=verified.claims.session_id,
             node=self._node.store.node,
+            known=known_of(verified),
             tab=hello.tab,
             attempt=hello.attempt,
             page=hello.page,

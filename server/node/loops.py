@@ -10,14 +10,16 @@ from contextlib import asynccontextmanager, suppress
 import structlog
 from msgspec import structs
 
+from server.domain.errors import PresenceError
 from server.domain.messages import Close, encode
-from server.domain.pool import DEFAULT_POOL, PoolChanges, PoolConfig, PoolState, capacity
+from server.domain.pool import DEFAULT_POOL, PoolChanges, PoolConfig, PoolState
 from server.live.follower import Follower
+from server.live.store import NODE_ACTOR
 from server.live.verbs import Renewal
 from server.node.fanout import Fanout
 from server.node.hub import LocalPool, Member
-from server.node.line import is_due
 from server.node.node import Node
+from server.node.recovery import recover
 from server.node.refusals import RefusedError, refuse
 
 log = structlog.get_logger(__name__)
@@ -27,7 +29,9 @@ TICK_S = 1.0
 POOLS_EVERY_S = 2.0
 CAPACITY_AT_MOST_EVERY_S = 0.5
 CAPACITY_LOOK_EVERY_S = 0.02
-POSITIONS_EVERY_S = 1.0
+LINE_EVERY_S = 1.0
+SNAPSHOT_AT_LEAST_EVERY_S = 10.0
+SWEEP_EVERY_S = 1.0
 GREETING_CHECK_S = 0.25
 RETRY_S = 0.5
 TOKEN_CHECKS = 20  # in the life of a token
@@ -67,6 +71,7 @@ class Loops:
         self._run("renew", self._renew())
         self._run("greetings", self._greetings())
         self._run("tokens", self._tokens())
+        self._run("sweep", self._sweep())
         if self._node.flusher is not None:
             self._run("flush", self._node.flusher.run())
 
@@ -96,7 +101,7 @@ class Loops:
                 if name in self._adopted and name in names:
                     continue
                 # For a pool that is there already this tells it this node's timings.
-                config = await self._store.configure(name, PoolChanges(), actor="node")
+                config = await self._store.configure(name, PoolChanges(), actor=NODE_ACTOR)
                 if name not in self._adopted:
                     self._adopt(name, config)
 
@@ -108,16 +113,28 @@ class Loops:
         self._follower.watch(name)
         self._run(f"tick {name}", self._tick(pool))
         self._run(f"capacity {name}", self._capacity(pool))
-        self._run(f"positions {name}", self._positions(pool))
+        self._run(f"line {name}", self._line(pool))
+        self._run(f"recover {name}", self._recover(pool))
 
     async def _tick(self, pool: LocalPool) -> None:
         while True:
             with self._node.unless_redis_is_away():
                 self._saw(pool, await self._store.tick(pool.name))
                 if pool.config_changed:
-                    pool.config_changed = False
-                    pool.config = await self._store.config(pool.name)
-            await asyncio.sleep(TICK_S)
+                    await self._read_config(pool)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TICK_S):
+                    await pool.wake.wait()
+            pool.wake.clear()
+
+    async def _read_config(self, pool: LocalPool) -> None:
+        pool.config_changed = False
+        try:
+            pool.config = await self._store.config(pool.name)
+        except PresenceError:
+            pool.config_changed = True
+            raise
+        pool.line_moved = True
 
     def _saw(self, pool: LocalPool, state: PoolState) -> None:
         self._follower.notice(state)
@@ -135,14 +152,39 @@ class Loops:
                     pushed = await _push_capacity(pool, await self._store.state(pool.name))
             await asyncio.sleep(CAPACITY_AT_MOST_EVERY_S if pushed else CAPACITY_LOOK_EVERY_S)
 
-    async def _positions(self, pool: LocalPool) -> None:
+    async def _line(self, pool: LocalPool) -> None:
+        """Each second: estimate the waits, from a new snapshot if anything moved, and tell those who wait."""
+        loop = asyncio.get_running_loop()
+        due = loop.time()
         while True:
-            await asyncio.sleep(POSITIONS_EVERY_S)
-            if pool.line_moved and pool.waiters():
+            if pool.line_moved or (pool.line.waits and loop.time() >= due):
                 with self._node.unless_redis_is_away():
                     pool.line_moved = False
-                    snapshot = await self._store.snapshot(pool.name)
-                    _push_positions(pool, snapshot.line, asyncio.get_running_loop().time())
+                    await self._take_snapshot(pool)
+                    due = loop.time() + SNAPSHOT_AT_LEAST_EVERY_S
+            else:
+                pool.line.estimate(loop.time())
+            await _push_places(pool)
+            if pool.line.is_news():
+                pool.changed.set()
+            await asyncio.sleep(LINE_EVERY_S)
+
+    async def _take_snapshot(self, pool: LocalPool) -> None:
+        try:
+            snapshot = await self._store.snapshot(pool.name)
+        except PresenceError:
+            pool.line_moved = True
+            raise
+        pool.line.take(snapshot, pool.config or self._store.defaults, asyncio.get_running_loop().time())
+
+    async def _recover(self, pool: LocalPool) -> None:
+        """Whenever Redis has lost its memory of the pool, or is another one."""
+        while True:
+            await pool.lost.wait()
+            with self._node.unless_redis_is_away():
+                await recover(self._node, pool)
+            if pool.lost.is_set():
+                await asyncio.sleep(RETRY_S)
 
     # Connections
 
@@ -176,8 +218,8 @@ class Loops:
         await asyncio.gather(*(self._after(member, outcome) for member, outcome in concerned))
 
     async def _after(self, member: Member, outcome: Renewal) -> None:
-        if not self._hub.holds(member):
-            return  # it went, or was replaced, while the store was asked
+        if not self._hub.holds(member) or not self._hub.pool(member.held.pool).settled.is_set():
+            return  # it went, or was replaced, while the store was asked; or all are registered again anyway
         with self._node.unless_redis_is_away():
             await (member.tell() if outcome is Renewal.RENEWED else member.reconcile())
 
@@ -186,6 +228,18 @@ class Loops:
             await asyncio.sleep(GREETING_CHECK_S)
             for transport in self._hub.late(asyncio.get_running_loop().time()):
                 refuse(transport, RefusedError(Close.NO_HELLO, "no_hello", "The hello did not come in time."))
+
+    async def _sweep(self) -> None:
+        """Warn whose permit runs out soon; forget the pages over HTTP that have fallen silent."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(SWEEP_EVERY_S)
+            now = loop.time()
+            for pool in self._hub.pools.values():
+                pool.forget_silent(now)
+            for member in self._hub:
+                if member.held.warn_at <= now:
+                    member.warn()
 
     async def _tokens(self) -> None:
         every_s = self._node.settings.token_ttl_s / TOKEN_CHECKS
@@ -206,10 +260,12 @@ def _say_what_differs(name: str, config: PoolConfig, settings: PoolConfig) -> No
 
 
 async def _push_capacity(pool: LocalPool, state: PoolState) -> bool:
-    if not pool.is_news(state):
+    shown = pool.capacity(state)
+    if not pool.is_news(state) and not pool.line.is_news():
         return False
     pool.state = state
-    frame = encode(capacity(state))
+    pool.line.note_told()
+    frame = encode(shown)
     for number, watcher in enumerate(list(pool.watchers), start=1):
         watcher.send_text(frame)
         if number % FRAMES_AT_ONCE == 0:
@@ -217,17 +273,16 @@ async def _push_capacity(pool: LocalPool, state: PoolState) -> bool:
     return True
 
 
-def _push_positions(pool: LocalPool, line: Sequence[str], now: float) -> None:
-    waiters = pool.waiters()
-    for position, session_id in enumerate(line, start=1):
+async def _push_places(pool: LocalPool) -> None:
+    """Tell the waiters that are here where they are by now, and how long it will take."""
+    line, waiters = pool.line, pool.waiters()
+    for number, session_id in enumerate(line.waiters() if waiters else (), start=1):
         member = waiters.get(session_id)
-        if member is None:
-            continue
-        told, since = member.held.standing.position, now - member.held.told_at
-        if is_due(position, told, since):
-            member.place(position, len(line))
-        elif position != told:
-            pool.line_moved = True
+        if member is not None:
+            position = line.position(session_id, member.held.standing.ticket)
+            member.place(position or line.length, line.length)
+        if number % FRAMES_AT_ONCE == 0:
+            await asyncio.sleep(0)
 
 
 async def _dies_loudly(name: str, loop: Coroutine[None, None, None]) -> None:

@@ -13,6 +13,7 @@ import structlog
 from persistence.flusher import Flusher, FlushStatus
 from persistence.repository import Repository
 from server.domain.errors import RedisAwayError, RedisFullError, UnknownPoolError
+from server.domain.interview import Admission, Interview, InterviewState, interview
 from server.domain.messages import DRAIN, Drain, encode
 from server.domain.sentences import Sentences
 from server.domain.token import Tokens
@@ -38,6 +39,7 @@ class Node:
         self.tokens = tokens
         self.sentences = sentences
         self.hub = Hub()
+        store.watch_pools(self.hub)
         self.history: Repository | None = None
         self.flusher: Flusher | None = None
         self.draining = False
@@ -57,6 +59,15 @@ class Node:
     def flush_status(self) -> FlushStatus | None:
         """How far Postgres is behind; None without Postgres."""
         return None if self.flusher is None else self.flusher.status
+
+    def interview(
+        self, pool: str, session_id: str, admission: Admission, language_code: str | None
+    ) -> Interview:
+        """The interview object: the sentence in the participant's language, and for a waiter what the wait will be."""
+        shown = None
+        if admission.state is InterviewState.WAITING:
+            shown = self.hub.pool(pool).line.wait_of(session_id)
+        return interview(admission, self.sentences.for_admission(admission, language_code), shown)
 
     @contextmanager
     def unless_redis_is_away(self) -> Iterator[None]:

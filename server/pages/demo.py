@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from server.domain.interview import InterviewState
-from server.domain.pool import DEFAULT_POOL, Capacity, Limit, PoolChanges, capacity
+from server.domain.pool import DEFAULT_POOL, Capacity, Limit, PoolChanges
 from server.domain.session import LanguageCode, Status, new_session_id
 from server.http.auth import Access
 from server.http.problems import InvalidError
@@ -98,7 +98,12 @@ async def look_around(call: Call[None, None]) -> Answer:
     store = call.node.store
     sessions = await store.sessions(DEFAULT_POOL, before=None, limit=SHOWN_AT_MOST)
     state = await store.state(DEFAULT_POOL)
-    return Answer(Room([_participant(each) for each in sessions if _is_shown(each)], capacity(state)))
+    return Answer(
+        Room(
+            [_participant(each) for each in sessions if _is_shown(each)],
+            call.node.hub.pool(DEFAULT_POOL).capacity(state),
+        )
+    )
 
 
 @operation("POST", "/demo/limit", Access.ANYONE, answers={204: None})

@@ -104,9 +104,9 @@ class TestHello:
         [
             ("nonsense", "bad_token"),
             (token_of("x", secret="another-secret-of-at-least-32-bytes-length"), "bad_token"),
-            (token_of("nobody"), "unknown_session"),
+            (token_of("nobody", ttl_s=10, age_s=20), "unknown_session"),
         ],
-        ids=["malformed", "foreign", "of an unknown session"],
+        ids=["malformed", "foreign", "expired, of an unknown session"],
     )
     async def test_a_token_that_is_not_good_is_refused(self, site: Site, token: str, error: str) -> None:
         browser = await Browser.open(site.ws_url)
@@ -117,6 +117,11 @@ class TestHello:
         refused = [line for line in lines if line["event"] == "connection_refused"]
         assert len(refused) == 1
         assert token not in str(refused)
+
+    async def test_a_good_token_brings_back_a_session_that_redis_has_forgotten(self, site: Site) -> None:
+        async with await Browser.join(site.ws_url, token_of("forgotten")) as browser:
+            assert browser.welcome["session_id"] == "forgotten"
+        assert (await site.session("forgotten"))["user_id"] == "anna"
 
     async def test_an_expired_token_still_reconnects_its_session_and_gets_a_new_one(self, site: Site) -> None:
         opened = await site.open()

@@ -7,7 +7,7 @@ from typing import Any
 from server.domain.events import Event, EventType
 from server.domain.interview import Admission, InterviewState
 from server.domain.pool import Mode, PoolConfig, PoolState
-from server.live.verbs import Snapshot
+from server.live.verbs import Holder, Snapshot
 from server.node.fanout import Fanout
 from server.node.hub import Held, Hub
 from server.node.line import is_due
@@ -34,16 +34,18 @@ class Recorder:
 
     def send_text(self, frame: str) -> None: ...
     def place(self, position: int, waiting: int) -> None: ...
+    def warn(self) -> None: ...
     def refresh_token(self) -> None: ...
     def close(self, code: int, reason: str = "") -> None: ...
     async def tell(self) -> None: ...
     async def reconcile(self) -> None: ...
+    async def register_again(self) -> None: ...
 
     def hear(self, event: Event) -> None:
         self.told.append(event.type)
 
-    def compare(self, fence: int | None, *, waits: bool) -> None:
-        self.told.append((fence, waits))
+    def compare(self, state: InterviewState, fence: int | None) -> None:
+        self.told.append((state.value, fence))
 
     def replaced_by(self, tab: str | None) -> None:
         self.told.append(("replaced", tab))
@@ -72,6 +74,11 @@ def state(*, active: int = 0, more: bool = False) -> PoolState:
         sessions=0,
         more=more,
     )
+
+
+def snapshot(**fields: object) -> Snapshot:
+    empty: dict[str, Any] = {"holders": {}, "offers": [], "line": [], "ready": frozenset(), "lengths": []}
+    return Snapshot(state=state(), last_event_id="1-1", **{**empty, **fields})
 
 
 def test_the_newer_connection_of_a_session_wins_whichever_comes_first() -> None:
@@ -149,16 +156,23 @@ def test_an_event_reaches_its_session_only_and_wakes_who_watches() -> None:
 
 def test_after_missed_events_every_member_is_compared_with_the_pool() -> None:
     hub = Hub()
-    members = {name: Recorder(name, number) for number, name in enumerate(("in", "waits", "out"), start=1)}
+    names = ("in", "offered", "waits", "out")
+    members = {name: Recorder(name, number) for number, name in enumerate(names, start=1)}
     for member in members.values():
         hub.join(member)
-    snapshot = Snapshot(state=state(), last_event_id="1-1", holders={"in": 8}, line=["x", "waits"])
-    Fanout(hub).on_resync("main", snapshot)
-    assert [member.told for member in members.values()] == [[(8, False)], [(None, True)], [(None, False)]]
+    Fanout(hub).on_resync(
+        "main", snapshot(holders={"in": Holder(8, 1)}, offers=["offered"], line=["x", "waits"])
+    )
+    assert [member.told for member in members.values()] == [
+        [("granted", 8)],
+        [("offered", None)],
+        [("waiting", None)],
+        [("none", None)],
+    ]
 
 
 def test_the_front_of_the_line_hears_of_each_move_the_others_when_it_pays() -> None:
-    assert not is_due(3, told=3, since_told_s=100)
+    assert is_due(3, told=3, since_told_s=1)
     assert is_due(50, told=51, since_told_s=1)
     assert is_due(400, told=None, since_told_s=0)
     assert not is_due(399, told=400, since_told_s=9)

@@ -2,7 +2,7 @@
 -- KEYS     the pool's keys (prelude)
 -- ARGV     none
 -- Returns  head; id of the last event; holders (session_id, fence, interview_started_at, ...);
---          offers in the order of their tickets; the line in order; who of it is ready; lengths of past interviews (ms)
+--          offers (session_id, ticket, ...) in the order of their tickets; the line in order; who of it is ready; lengths of past interviews (ms)
 
 if not open_pool() then
   return NO_POOL
@@ -23,7 +23,7 @@ return {
   head(),
   last and last[1] or '0-0',
   holders,
-  redis.call('ZRANGE', OFFERS, 0, -1),
+  redis.call('ZRANGE', OFFERS, 0, -1, 'WITHSCORES'),
   redis.call('ZRANGE', LINE, 0, -1),
   redis.call('ZRANGE', READY, 0, -1),
   redis.call('LRANGE', LENGTHS, 0, -1),
