@@ -76,7 +76,7 @@ export interface Presence {
   setPage(page: string): void;
   /** Asks for a place, or joins the line. Like all requests it is kept until the server has answered; the last one counts. */
   enter(how?: { takeover?: boolean }): void;
-  /** Takes the place that is offered. */
+  /** Takes the place that is offered. A visible page does so by itself, also when it becomes visible. */
   accept(): void;
   /** Gives the place back, or leaves the line. */
   leave(): void;

@@ -15,7 +15,7 @@ export const connect = (options, world = globalThis) => {
   let attempt = +kept("attempt") || 0;
   let failures = 0;
   let refusals = 0;
-  let address, link, timer, renewed, warned, state;
+  let address, link, timer, renewed, warned, state, standing;
 
   function kept(key, value) {
     key = "presence:" + key;
@@ -115,7 +115,7 @@ export const connect = (options, world = globalThis) => {
       mine.old = renewed = refusals = 0;
       kept(tokenKey, token);
       become("online");
-      emit("interview", message.interview);
+      hear(message.interview);
       emit("capacity", message.capacity);
       sync();
     } else if (type === "ack") {
@@ -125,13 +125,27 @@ export const connect = (options, world = globalThis) => {
     } else if (type === "drain") {
       later(message.reconnect_in_ms);
     } else {
-      if (type === "interview" && wanted.wish && settled(wanted.wish, message)) wanted.wish = null;
+      if (type === "interview") {
+        if (wanted.wish && settled(wanted.wish, message)) wanted.wish = null;
+        return hear(message);
+      }
       if (type === "error") {
         mine.hint = message.retry_in_ms;
         if (mine.hint && wanted.wish) setTimeout(repeat, mine.hint, mine);
       }
       emit(type, message);
     }
+  }
+
+  function hear(interview) {
+    standing = interview.state;
+    emit("interview", interview);
+    take();
+  }
+
+  // An offer is accepted for those who see it, and waits for those who don't.
+  function take() {
+    if (standing === "offered" && wanted.visible && !wanted.wish) ask("accept");
   }
 
   function later(ms) {
@@ -189,6 +203,7 @@ export const connect = (options, world = globalThis) => {
     }
     wanted.visible = visible();
     sync();
+    take();
     if (type === "pageshow" ? !persisted : type !== "online" && !wanted.visible) return;
     if (link?.up) beat(link);
     else if (!link) open();

@@ -236,6 +236,44 @@ describe("the page's own coming and going", () => {
     assert.deepEqual(socket.sent.slice(-2), [{ type: "visible", visible: true }, { type: "heartbeat", seq: 1, visible: true }]);
   });
 
+  test("a visible page accepts an offer by itself", () => {
+    const { socket, heard } = online();
+    socket.say("interview", { state: "offered", message: "", offer_expires_in_s: 90 });
+    assert.deepEqual(socket.types(), ["hello", "accept"]);
+    assert.deepEqual(heard.at(-1)[1].state, "offered");
+    socket.say("interview", { state: "granted", message: "", fence: 1 });
+    socket.say("interview", { state: "offered", message: "" });
+    assert.deepEqual(socket.types(), ["hello", "accept", "accept"]);
+  });
+
+  test("a hidden page leaves an offer alone until it is shown", () => {
+    const { world, socket } = online();
+    world.show(false);
+    socket.say("interview", { state: "offered", message: "" });
+    assert.deepEqual(socket.types(), ["hello", "visible"]);
+    world.show(true);
+    assert.deepEqual(socket.types().slice(2), ["visible", "accept", "heartbeat"]);
+  });
+
+  test("an offer that comes with the welcome is accepted, one that was missed is not", () => {
+    const { world } = online();
+    world.socket.drop();
+    world.pass(1000);
+    world.socket.welcome({ interview: { state: "offered", message: "" } });
+    assert.deepEqual(world.socket.types(), ["hello", "accept"]);
+    world.socket.say("interview", { state: "waiting", message: "", position: 1 });
+    world.show(false);
+    world.show(true);
+    assert.deepEqual(world.socket.types(), ["hello", "accept", "visible", "visible", "heartbeat"]);
+  });
+
+  test("who asked to leave is not made to accept", () => {
+    const { socket, presence } = online();
+    presence.leave();
+    socket.say("interview", { state: "offered", message: "" });
+    assert.deepEqual(socket.types(), ["hello", "leave"]);
+  });
+
   test("close is for good, but does not end the session", () => {
     const { world, presence, heard } = online();
     presence.close();

@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from server.domain.interview import InterviewState
 from server.domain.pool import DEFAULT_POOL, Capacity, Limit, PoolChanges
-from server.domain.session import LanguageCode, Status, new_session_id
+from server.domain.session import Id, LanguageCode, Status, new_session_id
 from server.http.auth import Access
 from server.http.problems import InvalidError
 from server.http.routing import JSON, Answer, Call, Input, Operation, operation, routes_of
@@ -37,10 +37,11 @@ _HEADERS = {
 
 
 class NewParticipant(Input, frozen=True):
-    """Who joins from a tab of the demo."""
+    """Who joins from a tab of the demo. `user_id`: as somebody who is here already."""
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=40)]
     language_code: LanguageCode
+    user_id: Id | None = None
 
 
 class NewLimit(Input, frozen=True):
@@ -53,6 +54,7 @@ class Joined(msgspec.Struct, frozen=True):
     """What the tab needs to connect."""
 
     session_id: str
+    user_id: str
     token: str
 
 
@@ -78,18 +80,19 @@ class Room(msgspec.Struct, frozen=True):
 
 @operation("POST", "/demo/sessions", Access.ANYONE, answers={201: Joined})
 async def join(call: Call[NewParticipant, None]) -> Answer:
-    """Open a session for a tab. Each one is a participant of its own, whatever the name."""
+    """Open a session for a tab: a participant of its own, whatever the name, unless it says whom it comes as."""
     _check_that_a_script_asks(call.request)
     name = call.body.name.strip() or "Guest"
     item = Open(
         session_id=new_session_id(),
-        user_id=user_id_for(name),
+        user_id=call.body.user_id or user_id_for(name),
         language_code=call.body.language_code,
         current_page=FIRST_PAGE,
         metadata=msgspec.json.encode({"name": name}).decode(),
     )
     opened = await call.node.store.open(DEFAULT_POOL, item)
-    return Answer(Joined(opened.session_id, token_for(call.node, opened.record, opened.admission)), 201)
+    token = token_for(call.node, opened.record, opened.admission)
+    return Answer(Joined(opened.session_id, item.user_id, token), 201)
 
 
 @operation("GET", "/demo/state", Access.ANYONE, answers={200: Room})

@@ -9,25 +9,60 @@ const NAMES = [
 const PAGES = ["home", "learning", "survey"];
 const LOG_LENGTH = 40;
 const STORED = "demo";
+const guest = new URLSearchParams(location.search);
+
+const WHY = {
+  paused: "nobody is let in at the moment",
+  closed: "nobody is let in at the moment",
+  limit_lowered: "there are fewer places now",
+  returned_ahead: "somebody came back to a place in front",
+  interviews_run_longer: "the interviews take longer than usual",
+};
 
 const $ = (id) => document.getElementById(id);
 let me = JSON.parse(sessionStorage.getItem(STORED) ?? "null");
 let presence;
 let interview = { state: "none" };
+let heardAt = 0;
 
 const room = watchRoom(() => me?.session_id, suggestName);
 
 function headlineOf({ state, position, reason }) {
   if (state === "granted") return "You are in the interview";
   if (state === "waiting") return position === 1 ? "You are next in line" : `Number ${position} in line`;
-  if (state === "offered") return "A place is yours: accept it";
+  if (state === "offered") return "A place is yours";
   if (state === "denied") return "Not this time";
   if (state === "ended") return reason === "completed" ? "Completed. Thank you!" : `Over (${String(reason).replaceAll("_", " ")})`;
   return "You are here";
 }
 
+function clock(seconds) {
+  return `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
+}
+
+function minutes(seconds) {
+  return seconds < 90 ? `${Math.max(1, Math.round(seconds))} s` : `${Math.round(seconds / 60)} min`;
+}
+
+/** What is known of the time, by now: the standing was heard a while ago. */
+function timesOf({ state, eta_s, eta_max_s, eta_reason, offer_expires_in_s, ends_in_s }) {
+  const left = (seconds) => clock(Math.max(0, seconds - (Date.now() - heardAt) / 1000));
+  if (state === "offered") return `Kept for you for ${left(offer_expires_in_s)}`;
+  if (state === "granted" && ends_in_s != null) return `Ends in ${left(ends_in_s)}`;
+  if (state !== "waiting") return "";
+  const wait = eta_s == null ? "" : `Your turn in about ${minutes(eta_s)}, at most ${minutes(eta_max_s)}`;
+  return [wait, WHY[eta_reason]].filter(Boolean).join(": ");
+}
+
+function showTimes() {
+  const times = timesOf(interview);
+  $("times").hidden = !times;
+  if ($("times").textContent !== times) $("times").textContent = times;
+  if (me) document.title = (interview.state === "offered" ? `(!) ${times} · ` : "") + `${me.name} · interview-presence`;
+}
+
 function show() {
-  const { state } = interview;
+  const { state, reason } = interview;
   $("join").hidden = !!me;
   $("standing").hidden = !me;
   if (!me) return;
@@ -38,13 +73,17 @@ function show() {
   $("headline").textContent = headlineOf(interview);
   $("sentence").textContent = interview.message ?? "";
   $("sentence").lang = me.language;
-  $("enter").hidden = !["none", "denied"].includes(state);
+  $("takeover").hidden = reason !== "elsewhere";
+  $("enter").hidden = !["none", "denied"].includes(state) || reason === "elsewhere";
+  $("accept").hidden = state !== "offered";
   $("complete").hidden = state !== "granted";
   $("leave").hidden = !["granted", "waiting", "offered"].includes(state);
-  $("leave").textContent = state === "waiting" ? "Leave the line" : "Leave the interview";
+  $("leave").textContent = state === "granted" ? "Leave the interview" : "Leave the line";
   $("again").hidden = state !== "ended";
   $("pages").hidden = state === "ended";
-  document.title = me.name + " · interview-presence";
+  $("twice").hidden = state === "ended";
+  $("same-person").href = "/demo?" + new URLSearchParams({ as: me.user_id, name: me.name, language: me.language });
+  showTimes();
 }
 
 function showConnection() {
@@ -68,6 +107,7 @@ function start() {
   presence = connect({ url: location.origin, token, page });
   presence.on("interview", (standing) => {
     interview = standing;
+    heardAt = Date.now();
     note("interview", [standing.state, standing.position, standing.reason].filter(Boolean).join(" "));
     show();
     room.refresh();
@@ -101,7 +141,8 @@ function suggestName(taken) {
 
 async function join() {
   const [name, language] = [$("name").value.trim(), $("language").value];
-  const joined = await room.post("/demo/sessions", { name, language_code: language });
+  const user_id = guest.get("as") ?? undefined;
+  const joined = await room.post("/demo/sessions", { name, language_code: language, user_id });
   me = { ...joined, name, language, page: PAGES[0] };
   interview = { state: "none" };
   sessionStorage.setItem(STORED, JSON.stringify(me));
@@ -122,6 +163,8 @@ $("join").addEventListener("submit", async (event) => {
   }
   button.disabled = false;
 });
+$("accept").addEventListener("click", () => presence.accept());
+$("takeover").addEventListener("click", () => presence.enter({ takeover: true }));
 $("enter").addEventListener("click", () => presence.enter());
 $("leave").addEventListener("click", () => presence.leave());
 $("complete").addEventListener("click", () => presence.complete());
@@ -138,5 +181,10 @@ $("pages").addEventListener("change", ({ target }) => {
   presence.setPage(target.value);
 });
 
+setInterval(showTimes, 1000);
+if (guest.has("as") && !me) {
+  $("name").value = guest.get("name");
+  $("language").value = guest.get("language");
+}
 if (me) start();
 else show();
