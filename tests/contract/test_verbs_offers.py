@@ -306,6 +306,18 @@ async def test_nothing_moves_to_an_older_session_or_one_that_is_away(bench: Benc
     assert await states(bench, "a", "a2", "a3") == [NONE, GRANTED, NONE]
 
 
+async def test_nothing_is_taken_over_to_where_nobody_is(bench: Bench) -> None:
+    (holder,) = await enter(bench, "a")
+    away = await second_session(bench, "a", "a2")
+    await bench.drop(away)
+    await bench.pass_time(10, renewing=[holder])
+    for _ in range(2):
+        assert (await bench.claim("a2", takeover=True)).reason is Reason.ELSEWHERE
+    await bench.drop(holder)
+    assert (await bench.claim("a2")).reason is Reason.ELSEWHERE
+    assert await states(bench, "a", "a2") == [GRANTED, NONE]
+
+
 async def test_an_absent_place_that_is_taken_over_gets_the_free_place_at_once(room: Bench) -> None:
     _, b = await enter(room, "a", "b")
     await room.drop(b)

@@ -221,6 +221,15 @@ async def test_an_older_fence_takes_nothing_from_redis(bench: Bench) -> None:
     assert (await register(bench, a, gone)).admission == newer
 
 
+async def test_a_permit_that_was_given_back_is_not_revived_by_its_token(bench: Bench) -> None:
+    await enter(bench, "a", "b")
+    old = await remembered(bench, "a")
+    await bench.release("a")
+    await bench.redis.hset(CONFIG, "run_id", "another")
+    assert (await bench.hello("a", known=old)).admission.reason is Reason.RELEASED
+    assert (await bench.store.snapshot(POOL)).holders.keys() == {"s-b"}
+
+
 async def test_a_reclaimed_permit_of_an_old_copy_becomes_the_place_that_the_node_knows(bench: Bench) -> None:
     a, b = await enter(bench, "a", "b")
     fence = (await standing(bench, "a")).fence

@@ -21,7 +21,7 @@ end
 -- Join and pump; who is not let in at once and may not wait leaves without a trace.
 local function try(record, item)
   local front_until, past = record.front_until, record.reason
-  join_line(record)
+  wait_with(record, new_ticket(record))
   pump(record)
   if record.interview_state ~= 'waiting' then
     return admission(record)
@@ -42,7 +42,7 @@ local function try(record, item)
 end
 
 -- What another session of the user holds comes to this one, if the person says so or the other has lost its
--- connection. Returns whether the user may hold no more.
+-- connection, and this one has not: a permit does not move to where nobody is. Returns whether the user may hold no more.
 local function is_held_elsewhere(record, takeover)
   if config.permits_per_user == 0 then
     return false
@@ -52,7 +52,7 @@ local function is_held_elsewhere(record, takeover)
     return false
   end
   for _, other in ipairs(others) do
-    if takeover or other.lost_at then
+    if not record.lost_at and (takeover or other.lost_at) then
       move_standing(other, record)
       pump(record)
       take_offer(record)
@@ -75,7 +75,9 @@ local function claim(record, item)
     return admission(record)
   elseif config.mode == 'closed' then
     return denied('closed')
-  elseif is_held_elsewhere(record, item.takeover) then
+  end
+  notice_loss(record)
+  if is_held_elsewhere(record, item.takeover) then
     return record.interview_state ~= 'none' and admission(record) or denied('elsewhere')
   end
   return try(record, item)

@@ -72,20 +72,20 @@ local function adopt_ticket(record, ticket)
   event('waiting', record, 'ticket', record.ticket, 'cause', 'recovered')
 end
 
--- Bring the session to the standing that is remembered. The highest fence wins over whatever Redis holds; a node, which
--- has the connection, also knows better than an old copy which ticket it is.
+-- Bring the session to the standing that is remembered. The highest fence wins over whatever Redis holds; of the same
+-- fence whoever says that the permit is gone, since that came after the grant. A node, which has the connection, also
+-- knows better than an old copy which ticket it is.
 local function adopt(record, known, is_from_node)
   outgrow('fence', known.fence)
   outgrow('ticket', known.ticket)
-  local fence = tonumber(record.fence or 0)
-  local is_newest = (known.fence or 0) >= fence
+  local fence, known_fence = tonumber(record.fence or 0), known.fence or 0
   if known.holds then
-    if is_newest and not (record.interview_state == 'granted' and fence == known.fence) then
+    if known_fence > fence then
       adopt_permit(record, known)
     end
     return
   end
-  if record.interview_state == 'granted' and is_newest and is_from_node then
+  if record.interview_state == 'granted' and known_fence >= fence and is_from_node then
     release(record, 'released', 'recovered')
   end
   local state = record.interview_state

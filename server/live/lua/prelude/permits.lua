@@ -220,11 +220,6 @@ local function notice_loss(record)
   end
 end
 
-local function join_line(record)
-  notice_loss(record)
-  wait_with(record, new_ticket(record))
-end
-
 ---------------------------------------------------------------------------------------------------
 -- Ending
 
