@@ -67,7 +67,8 @@ class Server(uvicorn.Server):
         await self._up.wait()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start the application, then listen. StartError instead of uvicorn's exit."""
+        """Start the application, then listen. StartError instead of uvicorn's exit; SettingsError if Redis won't do."""
+        await self.node.check_redis()
         try:
             await super().startup(sockets)
         except SystemExit as error:
@@ -96,7 +97,10 @@ class Server(uvicorn.Server):
 
 
 def run(settings: Settings, sock: socket.socket, *, demo: bool = False) -> None:
-    """Serve on `sock` until a signal comes. Exits with 3 if it can't start, with 1 if a loop dies."""
+    """Serve on `sock` until a signal comes. Exits with 3 if it can't start, with 1 if a loop dies.
+
+    SettingsError if the settings, or the Redis that they name, won't do.
+    """
     server = Server(create_app(settings, demo=demo), settings)
     try:
         server.run(sockets=[sock])

@@ -378,6 +378,13 @@ class Store:
         """Whether Redis answers."""
         await self.scripts.command("PING")
 
+    async def eviction_policies(self) -> set[str]:
+        """What each server of this Redis throws away when it is full (`maxmemory-policy`)."""
+        info = await self.scripts.command("INFO", "memory")
+        # One server answers for itself, a cluster's client for each of its nodes.
+        servers = [info] if "maxmemory_policy" in info else info.values()
+        return {str(server.get("maxmemory_policy")) for server in servers if isinstance(server, dict)}
+
     async def close(self) -> None:
         """Close the connections to Redis."""
         await self._redis.aclose()

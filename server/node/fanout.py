@@ -40,8 +40,7 @@ class Fanout:
         moves_readiness = pool.line.waits and event.type in _MOVES_WHO_IS_READY
         pool.line_moved = pool.line_moved or moves_readiness or event.type in _MOVES_THE_LINE
         if event.type is EventType.POOL_CHANGED:
-            pool.config_changed = pool.line_moved = True
-            pool.wake.set()
+            _change(pool)
         pool.changed.set()
 
     def on_resync(self, name: str, snapshot: Snapshot) -> None:
@@ -50,8 +49,14 @@ class Fanout:
         pool.last_seq = snapshot.state.seq
         if pool.settled.is_set():
             _compare(pool, snapshot)
-        pool.line_moved = pool.config_changed = True
+        _change(pool)
         pool.changed.set()
+
+
+def _change(pool: LocalPool) -> None:
+    pool.changes += 1
+    pool.line_moved = True
+    pool.wake.set()
 
 
 def _tell(pool: LocalPool, session_id: str, event: Event) -> None:

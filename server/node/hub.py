@@ -179,7 +179,7 @@ class LocalPool:
 
     `beating`: sessions whose pages showed a sign of life over HTTP here. `epoch`: that of the newest reply; with
     another one Redis has lost its memory: then `lost` is set, and `settled` is not until all are registered again.
-    `wake`: the next tick is not to wait.
+    `wake`: the next tick is not to wait. `changes` counts those of the configuration, `changes_read` those in `config`.
     """
 
     name: str
@@ -189,7 +189,8 @@ class LocalPool:
     state: PoolState | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     line_moved: bool = True
-    config_changed: bool = True
+    changes: int = 1
+    changes_read: int = 0
     last_seq: int = 0
     line: Line = field(default_factory=Line)
     beating: dict[str, Held] = field(default_factory=dict)
@@ -240,6 +241,11 @@ class LocalPool:
         """Forget the pages over HTTP whose sign of life counts no more."""
         for session_id in [who for who, held in self.beating.items() if held.beats_until < now]:
             del self.beating[session_id]
+
+    @property
+    def config_changed(self) -> bool:
+        """Whether `config` may be out of date."""
+        return self.changes != self.changes_read
 
     @property
     def longest_interview_ms(self) -> int | None:

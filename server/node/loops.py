@@ -128,12 +128,9 @@ class Loops:
             pool.wake.clear()
 
     async def _read_config(self, pool: LocalPool) -> None:
-        pool.config_changed = False
-        try:
-            pool.config = await self._store.config(pool.name)
-        except PresenceError:
-            pool.config_changed = True
-            raise
+        changes = pool.changes
+        pool.config = await self._store.config(pool.name)
+        pool.changes_read = changes
         pool.line_moved = True
 
     def _saw(self, pool: LocalPool, state: PoolState) -> None:

@@ -19,7 +19,7 @@ from server.domain.sentences import Sentences
 from server.domain.token import Tokens
 from server.live.store import Store
 from server.node.hub import Hub
-from server.settings import Settings
+from server.settings import Settings, SettingsError
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +28,7 @@ DRAIN_PATIENCE_S = 2.0
 RECONNECTS_PER_S = 500
 FINAL_FLUSH_S = 5.0
 LOOK_EVERY_S = 0.05
+NO_EVICTION = "set maxmemory-policy to noeviction"
 
 
 class Node:
@@ -90,6 +91,19 @@ class Node:
         elif not up and self.redis_up:
             log.error("redis_away", error=error)
         self.redis_up = up
+
+    async def check_redis(self) -> None:
+        """Refuse a Redis that throws away what it was told to keep. SettingsError; one that is away is let pass."""
+        policies: set[str] = set()
+        with self.unless_redis_is_away():
+            policies = await self.store.eviction_policies()
+        for policy in sorted(policies):
+            if policy.startswith("allkeys"):
+                raise SettingsError(
+                    [f"REDIS_URL: this Redis may evict any key: {NO_EVICTION} (it is {policy})"]
+                )
+            if policy.startswith("volatile"):
+                log.warning("redis_may_evict_keys", policy=policy, mend=NO_EVICTION)
 
     def run_errand(self, errand: Coroutine[None, None, None], name: str) -> None:
         """Run a small thing for one session beside everything else; a bug in it is logged and costs nobody more."""
