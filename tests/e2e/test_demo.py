@@ -26,6 +26,12 @@ WHEN_GRANTED = """
   }).observe(standing, { attributes: true });
 }); }
 """
+SHOW_OR_HIDE = """
+(state) => {
+  Object.defineProperty(document, "visibilityState", { configurable: true, get: () => state });
+  document.dispatchEvent(new Event("visibilitychange", { bubbles: true }));
+}
+"""
 COMPLETE = """
 () => {
   const now = performance.timeOrigin + performance.now();
@@ -108,6 +114,37 @@ async def test_completing_lets_the_next_one_in_at_once(serve: Serve, browser: Br
     assert await text(first, "#headline") == "Completed. Thank you!"
     await first.page.click("#again")
     await first.page.wait_for_selector("#join", state="visible")
+
+
+async def test_a_hidden_tab_shows_how_long_its_offer_stands_and_takes_it_when_it_is_shown(
+    serve: Serve, browser: Browser
+) -> None:
+    server = await serve(demo=True, max_concurrent=1)
+    holder, waiter = await join(browser, server.url, "Anna"), await join(browser, server.url, "Bram")
+    await enter(holder, "granted")
+    await enter(waiter, "waiting")
+    await waiter.page.evaluate(SHOW_OR_HIDE, "hidden")
+    await holder.page.click("#complete")
+    await standing(waiter, "offered")
+    assert (await text(waiter, "#times")).startswith("Kept for you for 1:")
+    assert "(!)" in await waiter.page.title()
+    await waiter.page.evaluate(SHOW_OR_HIDE, "visible")
+    await standing(waiter, "granted")
+
+
+async def test_the_same_person_elsewhere_may_take_over(serve: Serve, browser: Browser) -> None:
+    server = await serve(demo=True)
+    first = await join(browser, server.url, "Anna")
+    await enter(first, "granted")
+    link = await first.page.get_attribute("#same-person", "href")
+    second = await Tab.open(browser, f"{server.url}{link}")
+    assert await second.page.input_value("#name") == "Anna"
+    await second.page.click("#join button")
+    await enter(second, "denied")
+    await second.page.click("#takeover")
+    await standing(second, "granted")
+    await standing(first, "none")
+    assert "another window" in await text(first, "#sentence")
 
 
 async def test_a_reload_keeps_permit_and_place(serve: Serve, browser: Browser) -> None:

@@ -13,8 +13,8 @@ from tests.integration.http.api import Api
 
 @pytest.fixture
 async def api(serve: Serve) -> AsyncIterator[Api]:
-    """An operator's view of a server without history."""
-    node = await serve()
+    """An operator's view of a server without history; free places are granted outright."""
+    node = await serve(offer_s=0)
     client = Api(node.url, TEST_API_KEY)
     yield client
     await client.close()
