@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from redis import Redis
 
@@ -17,11 +17,19 @@ EVERY_RUN = settings(
     derandomize=True,
     database=None,
     deadline=None,
-    max_examples=150,
+    max_examples=120,
     stateful_step_count=40,
+    phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-LONG = settings(EVERY_RUN, derandomize=False, max_examples=5000, stateful_step_count=80)
+LONG = settings(
+    EVERY_RUN,
+    derandomize=False,
+    max_examples=4000,
+    stateful_step_count=60,
+    phases=[Phase.generate, Phase.shrink],
+    print_blob=True,
+)
 
 
 @pytest.fixture

@@ -102,9 +102,7 @@ class LivePool:
     def _new_events(self, entries: Any) -> list[dict[str, str]]:  # noqa: ANN401
         if entries:
             self._last_event = "(" + entries[-1][0].decode()
-        return [
-            {name.decode(): value.decode() for name, value in fields.items()} for _, fields in entries
-        ]
+        return [{name.decode(): value.decode() for name, value in fields.items()} for _, fields in entries]
 
     def _seen(self, read: list[Any]) -> Seen:
         parts = iter(read)

@@ -85,7 +85,8 @@ class AdmissionMachine(RuleBasedStateMachine):
 
     def _make(self, call: Call) -> Any:  # noqa: ANN401
         self.is_sound = False
-        self.model.begin(self.wall) if call.verb != "look" else None
+        if call.verb != "look":
+            self.model.begin(self.wall)
         expected = call.expect(self.model)
         answer = self.live.run(call.verb, *call.args)
         assert _comparable(answer.entries) == expected, f"{call.verb} {call.args}"
@@ -147,9 +148,7 @@ class AdmissionMachine(RuleBasedStateMachine):
 
     def configure(self, **changes: Any) -> None:  # noqa: ANN401
         memory = self.memory
-        request = configuration(
-            DEFAULTS, changes, has_history=self.model.has_history, memory=memory
-        )
+        request = configuration(DEFAULTS, changes, has_history=self.model.has_history, memory=memory)
 
         def expect(model: ModelPool) -> list[Any]:
             model.configure(changes, memory)
@@ -166,9 +165,7 @@ class AdmissionMachine(RuleBasedStateMachine):
     def connect(self, session_id: str, **fields: Any) -> bool:  # noqa: ANN401
         """Whether it became the current connection."""
         item = {"session_id": session_id, "node": "n1", **_as_json(fields)}
-        (reply,) = self.call(
-            "connect", item, expect=lambda model: [model.connect(session_id, **fields)]
-        )
+        (reply,) = self.call("connect", item, expect=lambda model: [model.connect(session_id, **fields)])
         if isinstance(reply, dict):
             self.old_connections[session_id].append(int(reply["connection_id"]))
         return isinstance(reply, dict)
@@ -179,11 +176,15 @@ class AdmissionMachine(RuleBasedStateMachine):
         if isinstance(reply, dict) and "fence" in reply:
             self.old_fences[session_id].append(reply["fence"])
 
+    def finish_with(self, session_id: str, reason: str, fence: int | None) -> None:
+        item = {"session_id": session_id, "reason": reason, **_as_json({"fence": fence})}
+        self.call("finish", item, expect=lambda model: [model.finish(session_id, reason, fence)])
+
     def drop(self, session_id: str, connection_id: int) -> None:
         item = {"session_id": session_id, "connection_id": str(connection_id), "cause": "closed"}
         self.call("drop", item, expect=lambda model: [model.drop(session_id, connection_id)])
 
-    # Rules: sessions
+    # What happens to sessions
 
     @initialize(
         limit=st.sampled_from((1, 1, 2, 3)),
@@ -273,7 +274,11 @@ class AdmissionMachine(RuleBasedStateMachine):
     def beat(self, session_id: str, is_stale: bool, visible: bool | None) -> None:
         connection_id = self._connection(session_id, is_stale=is_stale)
         if connection_id is not None:
-            item = {"session_id": session_id, "connection_id": str(connection_id), **_as_json({"visible": visible})}
+            item = {
+                "session_id": session_id,
+                "connection_id": str(connection_id),
+                **_as_json({"visible": visible}),
+            }
             self.call(
                 "beat", item, expect=lambda model: [model.beat(session_id, connection_id, visible=visible)]
             )
@@ -307,7 +312,7 @@ class AdmissionMachine(RuleBasedStateMachine):
         older = [each for each in self.old_connections[session_id] if each != current]
         return older[-1] if older else None
 
-    # Rules: permits
+    # What happens to permits
 
     @rule(
         session_id=session_ids,
@@ -325,15 +330,26 @@ class AdmissionMachine(RuleBasedStateMachine):
         item = {"session_id": session_id, **_as_json({"fence": number})}
         self.call("release", item, expect=lambda model: [model.release(session_id, number)])
 
-    @rule(session_id=session_ids)
-    def release_late(self, session_id: str) -> None:
-        """A permit is given back, the session comes again, and then the first release comes once more."""
+    @precondition(lambda self: self.holders())
+    @rule()
+    def release_late(self) -> None:
+        """A permit is given back twice, the session comes again, and then the same release comes once more."""
+        session_id = self.holders()[0]
         fence = self._fence(session_id, "current")
-        if fence is not None:
-            item = {"session_id": session_id, "fence": fence}
+        item = {"session_id": session_id, "fence": fence}
+        for is_late in (False, False, True):
+            if is_late:
+                self.claim_for(session_id)
             self.call("release", item, expect=lambda model: [model.release(session_id, fence)])
-            self.claim_for(session_id)
-            self.call("release", item, expect=lambda model: [model.release(session_id, fence)])
+
+    @precondition(lambda self: self.holders())
+    @rule(steps=st.integers(2, 5))
+    def lose_a_permit(self, steps: int) -> None:
+        """A holder goes away for long enough to be reclaimed, if somebody waits, and comes back."""
+        self.go_away(self.holders()[0], steps, comes_back=True)
+
+    def holders(self) -> list[str]:
+        return [session.session_id for session in self.model.active if session.state == "granted"]
 
     @rule(
         session_id=session_ids,
@@ -341,18 +357,17 @@ class AdmissionMachine(RuleBasedStateMachine):
         fence=st.sampled_from(("none", "none", "current", "old")),
     )
     def finish(self, session_id: str, reason: str, fence: str) -> None:
-        number = self._fence(session_id, fence)
-        item = {"session_id": session_id, "reason": reason, **_as_json({"fence": number})}
-        self.call("finish", item, expect=lambda model: [model.finish(session_id, reason, number)])
+        self.finish_with(session_id, reason, self._fence(session_id, fence))
 
     def _fence(self, session_id: str, which: str) -> int | None:
         session = self.session(session_id)
         if which == "current":
             return session.fence if session else None
-        older = [each for each in self.old_fences[session_id] if session is None or each != session.fence]
+        held = session.fence if session is not None and session.state == "granted" else None
+        older = [each for each in self.old_fences[session_id] if each != held]
         return older[-1] if which == "old" and older else None
 
-    # Rules: time and configuration
+    # What happens to the pool
 
     @rule(steps=st.integers(1, 6), by_ms=steps_ms, renewed=st.sampled_from(RENEWED))
     def pass_time(self, steps: int, by_ms: int, renewed: tuple[str, ...]) -> None:
@@ -372,7 +387,9 @@ class AdmissionMachine(RuleBasedStateMachine):
     def jump(self, by_ms: int) -> None:
         """The clock of Redis is set; or hours pass without any script. Who renews is expired by neither."""
         self.move_clock(by_ms)
-        before = {sid for sid, s in self.model.sessions.items() if s.connection == "ws" and self.model.is_present(s)}
+        before = {
+            sid for sid, s in self.model.sessions.items() if s.connection == "ws" and self.model.is_present(s)
+        }
         fresh = {sid for sid in before if (self.model.sessions[sid].deadline or 0) - self.model.now > 4000}
         self.renew_held(SESSIONS)
         self.tick()
@@ -394,7 +411,7 @@ class AdmissionMachine(RuleBasedStateMachine):
     def clean_up(self, older_than_ms: int) -> None:
         self.call("cleanup", older_than_ms, expect=lambda model: [model.cleanup(older_than_ms)])
 
-    # Rules: faults
+    # What goes wrong
 
     @precondition(lambda self: self.last is not None)
     @rule()
@@ -549,10 +566,7 @@ class AdmissionMachine(RuleBasedStateMachine):
             if session.state == "offered":
                 self.claim_for(session_id)
             else:
-                item = {"session_id": session_id, "reason": "completed"}
-                self.call(
-                    "finish", item, expect=lambda model, sid=session_id: [model.finish(sid, "completed", None)]
-                )
+                self.finish_with(session_id, "completed", None)
             return
 
     def _everybody_crashes(self) -> None:
@@ -586,7 +600,9 @@ def _as_json(fields: dict[str, Any]) -> dict[str, Any]:
 def _comparable(entries: list[Any]) -> list[Any]:
     """The entries without the records, which are compared as they stand in Redis."""
     return [
-        {name: value for name, value in entry.items() if name != "record"} if isinstance(entry, dict) else entry
+        {name: value for name, value in entry.items() if name != "record"}
+        if isinstance(entry, dict)
+        else entry
         for entry in entries
     ]
 

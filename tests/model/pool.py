@@ -418,7 +418,8 @@ class ModelPool:
         return session
 
     def _adopt(self, session: Session, known: Known, *, is_from_node: bool) -> None:
-        """The highest fence wins over whatever Redis holds; of one fence the word that it is given back; of tickets the node's."""
+        """The highest fence wins over whatever Redis holds; of the same fence, that it is given back; of tickets
+        the node's."""
         self.fence = max(self.fence, known.fence or 0)
         self.ticket = max(self.ticket, known.ticket or 0)
         fence, known_fence = session.fence or 0, known.fence or 0
@@ -633,9 +634,7 @@ class ModelPool:
             self._end(session, end_reason)
         return len(due)
 
-    def configure(
-        self, changes: dict[str, Any], memory: tuple[Rules, int] | None = None
-    ) -> None:
+    def configure(self, changes: dict[str, Any], memory: tuple[Rules, int] | None = None) -> None:
         """Change what is named; a newer memory of a node comes first."""
         if memory is not None and memory[1] > self.changed_at:
             if self.rules != memory[0]:
