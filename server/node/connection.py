@@ -355,11 +355,11 @@ class Connection:
         held = self.held
         if held.standing.state is not InterviewState.WAITING or self._asking:
             return
+        if not is_due(position, held.standing.position, _now() - held.told_at):
+            return
         admission = structs.replace(held.standing, position=position, waiting=waiting)
         shown = self._interview(admission)
-        if told_of(shown) == held.told:
-            return
-        if is_due(position, held.standing.position, _now() - held.told_at):
+        if told_of(shown) != held.told:
             self.send(shown)
             self._remember(admission, shown)
 

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from server.cli.listening import listen
+from server.embedded import EmbeddedRedis
 from server.settings import DEV_API_KEY, DEV_SECRET, ProductionSettings
 from tests.commands import complaints, presence
 from tests.conftest import TEST_API_KEY, TEST_SECRET, SpawnedServer, SpawnServer
@@ -75,6 +76,31 @@ def test_a_taken_port_is_one_line(redis_url: str) -> None:
             DATABASE_URL="postgresql://127.0.0.1:1/none",
         )
     assert complaints(done, exit_code=2) == [f"port {port} on 127.0.0.1 is taken"]
+
+
+def test_a_redis_that_may_evict_any_key_is_refused_in_one_line() -> None:
+    with EmbeddedRedis.start(None, extra=("--maxmemory-policy", "allkeys-lru")) as redis:
+        done = presence(
+            "serve",
+            REDIS_URL=redis.url,
+            PRESENCE_SECRET=TEST_SECRET,
+            PRESENCE_API_KEY=TEST_API_KEY,
+            PRESENCE_PORT="0",
+            PRESENCE_LOG_LEVEL="error",
+            DATABASE_URL="postgresql://127.0.0.1:1/none",
+        )
+    (line,) = complaints(done, exit_code=2)
+    assert line.startswith("REDIS_URL: this Redis may evict any key")
+    assert "noeviction" in line
+    assert "Traceback" not in done.stderr
+
+
+def test_a_redis_that_may_evict_what_expires_is_warned_of(spawn_server: SpawnServer) -> None:
+    with EmbeddedRedis.start(None, extra=("--maxmemory-policy", "volatile-ttl")) as redis:
+        server = spawn_server(REDIS_URL=redis.url)
+        warned = [event for event in server.events() if event["event"] == "redis_may_evict_keys"]
+        server.stop()
+    assert [event["policy"] for event in warned] == ["volatile-ttl"]
 
 
 def test_without_a_database_it_serves_and_warns_once(spawn_server: SpawnServer) -> None:
