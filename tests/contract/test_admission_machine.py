@@ -25,7 +25,7 @@ EVERY_RUN = settings(
 LONG = settings(
     EVERY_RUN,
     derandomize=False,
-    max_examples=4000,
+    max_examples=2500,
     stateful_step_count=60,
     phases=[Phase.generate, Phase.shrink],
     print_blob=True,
