@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
+from redis import Redis
+from redis.exceptions import RedisError
 
 from server.embedded import EmbeddedRedis
 from tests import ledger, witness
+from tests.browser import Browser
 from tests.conftest import Serve, ServedNode
 from tests.node_api import Json, NodeApi
 from tests.visitor import Visitor
@@ -102,10 +105,8 @@ class Crowd:
 
     async def until_settled(self) -> None:
         """Wait until both nodes are ready again, the window closed."""
-        async with asyncio.timeout(WITHIN_S):
-            for api in self.apis:
-                while (await api.ready())[0] != 200:  # noqa: ASYNC110 - it is asked from outside
-                    await asyncio.sleep(0.05)
+        for api in self.apis:
+            await _until_ready(api)
 
     async def until_recovering(self) -> None:
         """Wait until both nodes have noticed."""
@@ -185,9 +186,31 @@ def _restart(redis: EmbeddedRedis, _data: Path) -> None:
 
 
 def _sync_client(redis: EmbeddedRedis) -> Any:  # noqa: ANN401
-    from redis import Redis  # noqa: PLC0415
-
     return Redis.from_url(redis.url)
+
+
+@asynccontextmanager
+async def only_these_hold(redis: EmbeddedRedis, allowed: set[str]) -> AsyncIterator[None]:
+    """Look again and again while Redis is there: nobody but the allowed ever has a permit."""
+    over, looks, strangers = asyncio.Event(), 0, set[str]()
+
+    async def run() -> None:
+        nonlocal looks
+        async with witness.client(redis.url) as client:
+            while not over.is_set():
+                with suppress(RedisError, OSError):
+                    strangers.update(await witness.holders(client) - allowed)
+                    looks += 1
+                await asyncio.sleep(0.005)
+
+    task = asyncio.create_task(run(), name="witness")
+    try:
+        yield
+    finally:
+        over.set()
+        await task
+    assert looks > 100
+    assert not strangers, "somebody new got in"
 
 
 @pytest.mark.parametrize("lose", [_flush, _come_back_empty, _restart], ids=["flushed", "empty", "restarted"])
@@ -201,16 +224,14 @@ async def test_nobody_loses_anything_when_redis_loses_its_memory(
     crowd.mark()
     newcomers = await crowd.come(["new-1", "new-2"])
 
-    await asyncio.to_thread(lose, own_redis, tmp_path / "redis")
-    await crowd.until_recovering()
-    async with witness.client(own_redis.url) as redis:
+    granted = {visitor.session_id for visitor in crowd.holders}
+    async with only_these_hold(own_redis, granted), witness.client(own_redis.url) as redis:
+        await asyncio.to_thread(lose, own_redis, tmp_path / "redis")
+        await crowd.until_recovering()
         for number, newcomer in enumerate(newcomers):
             assert (await crowd.apis[number].claim(newcomer.session_id)).json()["state"] == "waiting"
         capacity = await crowd.apis[0].ask("GET", "/v1/capacity")
         assert (capacity["recovering"], capacity["available"]) == (True, 0)
-        assert len(await witness.holders(redis)) <= LIMIT
-        granted = {visitor.session_id for visitor in crowd.holders}
-        assert await witness.holders(redis) <= granted, "somebody new got in"
         await crowd.until_settled()
         assert await witness.holders(redis) == granted
         line = await witness.line(redis)
@@ -254,23 +275,97 @@ async def test_an_older_copy_of_redis_takes_back_nothing_that_happened_since(
         shutil.copytree(copy, data)
         own_redis.restart()
 
-    await asyncio.to_thread(restore)
-    await crowd.until_recovering()
-    await crowd.until_settled()
-    async with witness.client(own_redis.url) as redis:
+    then_or_now = {visitor.session_id for visitor in [completed, left, *crowd.holders]}
+    async with only_these_hold(own_redis, then_or_now), witness.client(own_redis.url) as redis:
+        await asyncio.to_thread(restore)
+        await crowd.until_recovering()
+        await crowd.until_settled()
         async with asyncio.timeout(WITHIN_S):
             while completed.session_id in await witness.holders(redis):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         await crowd.expect_nothing_lost(redis)
-        await crowd.expect_work_to_go_on()
-        versions = await ledger.rows(connection)
-        await crowd.holders[1].say("page", page="farther-on")
-        await _until_page_is_written(connection, crowd.holders[1].session_id, "farther-on")
+    await crowd.expect_work_to_go_on()
+    versions = await ledger.rows(connection)
+    await crowd.holders[1].say("page", page="farther-on")
+    await _until_page_is_written(connection, crowd.holders[1].session_id, "farther-on")
     row = await ledger.row(connection, completed.session_id)
     assert (row["status"], row["end_reason"]) == ("completed", "completed")
     moved = await ledger.row(connection, crowd.holders[1].session_id)
     assert moved["version"] > versions[crowd.holders[1].session_id]["version"]
     await connection.close()
+
+
+class TestTokens:
+    """No node remembers anything: only the pages do."""
+
+    @pytest.fixture
+    async def node(self, serve: Serve, own_redis: EmbeddedRedis) -> ServedNode:
+        return await serve(redis_url=own_redis.url, max_concurrent=1, offer_s=0, recovery_s=RECOVERY_S)
+
+    @pytest.fixture
+    async def api(self, node: ServedNode) -> AsyncIterator[NodeApi]:
+        async with NodeApi(node.url) as api:
+            await _until_ready(api)
+            yield api
+
+    async def test_pages_that_speak_up_in_the_window_bring_back_permit_and_place(
+        self, node: ServedNode, api: NodeApi, own_redis: EmbeddedRedis
+    ) -> None:
+        tokens, fence = await self.those_who_held(node, api, own_redis)
+        async with await Browser.join(node.ws_url, tokens["second"]) as second:
+            assert second.welcome["interview"]["state"] == "waiting"
+            async with await Browser.join(node.ws_url, tokens["holder"]) as holder:
+                interview = holder.welcome["interview"]
+                assert (interview["state"], interview["fence"]) == ("granted", fence)
+                await _until_ready(api)
+                third = Page(api, {"session_id": "third", "token": tokens["third"]})
+                assert (await third.beat())["state"] == "none", "the window was closed by then"
+                assert (await api.interview("second"))["position"] == 1
+
+    async def test_also_over_http(self, node: ServedNode, api: NodeApi, own_redis: EmbeddedRedis) -> None:
+        tokens, fence = await self.those_who_held(node, api, own_redis)
+        told = {}
+        for name in ("third", "second", "holder"):
+            told[name] = await Page(api, {"session_id": name, "token": tokens[name]}).beat()
+        assert (told["holder"]["state"], told["holder"]["fence"]) == ("granted", fence)
+        assert [(await api.interview(name))["position"] for name in ("second", "third")] == [1, 2]
+
+    async def test_who_comes_later_gets_the_front_of_the_line(
+        self, node: ServedNode, api: NodeApi, own_redis: EmbeddedRedis
+    ) -> None:
+        tokens, _ = await self.those_who_held(node, api, own_redis)
+        await _until_ready(api)
+        for name in ("new-holder", "new-waiter"):
+            await api.open(name, session_id=name)
+            await api.claim(name)
+        async with await Browser.join(node.ws_url, tokens["holder"]) as holder:
+            assert holder.welcome["interview"]["state"] == "none"
+            await holder.say("enter")
+            assert (await holder.next("interview"))["position"] == 1
+
+    @staticmethod
+    async def those_who_held(
+        node: ServedNode, api: NodeApi, redis: EmbeddedRedis
+    ) -> tuple[dict[str, str], int]:
+        """A holder and two waiters, all gone when Redis loses its memory; what is left of them are their tokens."""
+        tokens = {}
+        for name in ("holder", "second", "third"):
+            opened = await api.open(name, session_id=name)
+            async with await Browser.join(node.ws_url, opened["token"]) as browser:
+                await browser.say("enter")
+                tokens[name] = (await browser.next("token"))["token"]
+        fence = (await api.interview("holder"))["fence"]
+        async with asyncio.timeout(WITHIN_S):
+            while node.node.connections:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await asyncio.to_thread(_flush, redis, Path())
+        return tokens, fence
+
+
+async def _until_ready(api: NodeApi) -> None:
+    async with asyncio.timeout(WITHIN_S):
+        while (await api.ready())[0] != 200:  # noqa: ASYNC110 - it is asked from outside
+            await asyncio.sleep(0.05)
 
 
 async def _until_page_is_written(connection: ledger.Connection, session_id: str, page: str) -> None:
