@@ -89,14 +89,12 @@ class Line:
         return iter(self._places)
 
     def wait_of(self, session_id: str) -> Shown | None:
-        """What a waiter is to be shown of the wait; who came after the snapshot is behind all others."""
-        snapshot = self._snapshot
-        if snapshot is None:
+        """What a waiter is to be shown of the wait; nothing yet to who came after the snapshot."""
+        snapshot, place = self._snapshot, self._places.get(session_id)
+        if snapshot is None or place is None:
             return None
-        place = self._places.get(session_id)
-        ahead = len(snapshot.ready) if place is None else place.ahead
-        eta = self._etas[min(ahead, len(self._etas) - 1)] if self._etas else None
-        circumstances = Circumstances(snapshot.state.limit, ahead, snapshot.state.mode)
+        eta = self._etas[place.ahead] if self._etas else None
+        circumstances = Circumstances(snapshot.state.limit, place.ahead, snapshot.state.mode)
         shown = self._shown[session_id] = show(eta, circumstances, self._shown.get(session_id))
         return shown
 

@@ -292,13 +292,14 @@ class TestWaitingTimes:
         await room.know_lengths()
         await room.enter("anna", "granted")
         first = await room.enter("bert", "waiting", at=1)
-        told = await first.next("interview", state="waiting", position=1)
-        while "eta_s" not in told:
-            told = await first.next("interview", state="waiting")
+        told = await self.told_wait(first)
+        assert told["position"] == 1
         assert 500 < told["eta_s"] <= told["eta_max_s"] <= 700
         second = await room.enter("carl", "waiting")
-        far = await second.next("interview", position=2)
+        far = await self.told_wait(second)
+        assert far["position"] == 2
         assert far["eta_s"] > told["eta_s"] + 400
+        assert "eta_reason" not in far
         for api in room.apis:
             asked = await api.interview(session_id(first))
             assert abs(asked["eta_s"] - told["eta_s"]) <= 5

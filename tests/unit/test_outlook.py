@@ -75,9 +75,13 @@ def test_the_wait_shrinks_as_time_passes_without_another_snapshot() -> None:
     assert 80 < before - wait_s(line, "a") < 120
 
 
-def test_who_came_after_the_snapshot_waits_behind_all_others() -> None:
-    line = line_of(snapshot("a", "b"))
-    assert wait_s(line, "newcomer") > wait_s(line, "b")
+def test_who_came_after_the_snapshot_is_promised_nothing_that_would_have_to_grow() -> None:
+    line = line_of(snapshot())
+    assert line.wait_of("b") is None
+    line.take(snapshot("a", "b"), CONFIG, NOW)
+    shown = line.wait_of("b")
+    assert shown is not None
+    assert shown.reason is None
 
 
 def test_the_number_shown_grows_only_with_a_reason_and_is_forgotten_with_the_waiter() -> None:

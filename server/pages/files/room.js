@@ -31,9 +31,11 @@ function seatOf(holder, mine, known) {
   if (!holder) return make("li", "seat free", make("span", "avatar"), make("span", "name", "free"));
   const seat = make("li", "seat", avatarOf(holder), make("span", "name", holder.name));
   seat.classList.toggle("away", !holder.online);
+  seat.classList.toggle("offered", holder.state === "offered");
   seat.classList.toggle("mine", holder.session_id === mine);
   seat.classList.toggle("arrived", !known.has(holder.session_id));
-  if (!holder.online) seat.title = "Connection lost: the place is kept for a moment";
+  if (holder.state === "offered") seat.title = "Offered: the place is kept until it is accepted, or the offer runs out";
+  else if (!holder.online) seat.title = "Connection lost: the place is kept for a moment";
   return seat;
 }
 
@@ -77,7 +79,7 @@ export function watchRoom(whoAmI, onNames) {
 
   function render({ participants, capacity }) {
     const mine = whoAmI();
-    const holders = participants.filter(({ state }) => state === "granted").reverse();
+    const holders = participants.filter(({ state }) => state === "granted" || state === "offered").reverse();
     const line = participants.filter(({ state }) => state === "waiting").sort((a, b) => a.position - b.position);
     const here = participants.filter(({ online }) => online);
     $("taken").textContent = capacity.active;
