@@ -257,6 +257,20 @@ async def test_a_place_in_line_that_was_given_up_for_a_later_one_is_the_later_on
     assert await line(bench) == ["s-c", "s-b"]
 
 
+async def test_a_clock_set_back_after_an_old_copy_came_back_leads_to_no_old_fence(bench: Bench) -> None:
+    await enter(bench, "a")
+    copy = await copy_of(bench)
+    await bench.pass_time(1)
+    await bench.release("a")
+    newest = await bench.claim("a")
+    await restore(bench, copy)
+    await bench.store.tick(POOL)
+    await bench.set_clock(START_MS - 3_600_000)
+    await bench.pass_time(RECOVERY_S + 1)
+    await bench.release("a")
+    assert ((await bench.claim("a")).fence or 0) > (newest.fence or 0)
+
+
 async def test_the_newest_connection_wins(bench: Bench) -> None:
     old = await bench.connect("a")
     newer = await bench.hello("a")

@@ -89,7 +89,8 @@ class AdmissionMachine(RuleBasedStateMachine):
             self.model.begin(self.wall)
         expected = call.expect(self.model)
         answer = self.live.run(call.verb, *call.args)
-        assert _comparable(answer.entries) == expected, f"{call.verb} {call.args}"
+        found = _comparable(answer.entries)
+        assert found == expected, f"{call.verb} {call.args}: {found}, not {expected}"
         self._compare(answer)
         refused = _is_refused(call.verb, answer.entries)
         pumped = call.verb not in PASSING_THE_PUMP and not refused and not _is_only_accepting(call)

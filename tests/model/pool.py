@@ -128,6 +128,8 @@ class ModelPool:
 
     def _open_window(self) -> None:
         self.recovery_until = self.now + self.rules.recovery_s * 1000
+        for counter in ("fence", "ticket", "connection_id"):
+            setattr(self, counter, max(getattr(self, counter), self.wall))
 
     @property
     def is_recovering(self) -> bool:
@@ -156,6 +158,12 @@ class ModelPool:
         """The line and the offers, in the order of their tickets."""
         return sorted((s for s in self.active if s.state in ("waiting", "offered")), key=lambda s: s.place)
 
+    def position(self, session: Session) -> int:
+        """Counts the whole line from 1, with the offers of lower tickets. (An old copy may bring a ticket back that has
+        moved to another session since: then two have the same.)"""
+        offers = [s for s in self.active if s.state == "offered" and (s.ticket or 0) < (session.ticket or 0)]
+        return self.line().index(session) + len(offers) + 1
+
     def of_user(self, user_id: str) -> list[Session]:
         return sorted((s for s in self.active if s.user_id == user_id), key=lambda s: s.age)
 
@@ -179,7 +187,7 @@ class ModelPool:
                 reply["ends_in_ms"] = max(0, session.ends_at - self.now)
         elif session.state == "waiting":
             reply["ticket"] = session.ticket
-            reply["position"] = self.queue().index(session) + 1
+            reply["position"] = self.position(session)
             reply["waiting"] = len(self.queue())
         elif session.state == "offered":
             reply["ticket"] = session.ticket

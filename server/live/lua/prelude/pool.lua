@@ -108,6 +108,10 @@ local function open_recovery(salt)
   config.seq = 0
   config.recovery_until = now + ms(config.recovery_s)
   counted.recovery_until = true
+  -- What was given out before was given out by now, so that a clock set back later leads to no old number.
+  for _, name in ipairs({ 'fence', 'ticket', 'version', 'connection_id' }) do
+    outgrow(name, wall)
+  end
   redis.call('HSET', CONFIG, 'run_id', run_id, 'epoch', config.epoch)
   event('recovery_started')
 end
