@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from server.domain.errors import RedisAwayError, UnknownSessionError
 from server.domain.pool import DEFAULT_POOL
 from server.domain.session import Id, is_id
 from server.http.auth import Access, ApiKeyPrincipal, Principal, SessionPrincipal, admit
@@ -29,6 +31,8 @@ from server.http.problems import (
 from server.node.node import Node
 
 BODY_MAX_BYTES = 64 * 1024
+# Another node may need a second to notice that Redis lost its memory, and to tell it of its own sessions.
+RECOVERY_PAUSES_S = (0.1, 0.2, 0.4, 0.8, 0.8)
 JSON = "application/json"
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
@@ -72,6 +76,18 @@ class Call(Generic[Body, Query]):
             return self.principal.verified.claims.pool
         named = self.request.path_params.get("pool") or getattr(self.query, "pool", None)
         return DEFAULT_POOL if named is None else str(named)
+
+    @property
+    def is_recovering(self) -> bool:
+        """Whether Redis lost its memory of the pool a moment ago."""
+        pool = self.node.hub.pools.get(self.pool)
+        return pool is not None and (pool.recovering or not pool.settled.is_set())
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether this node has told Redis all that it remembers of the pool."""
+        pool = self.node.hub.pools.get(self.pool)
+        return pool is None or pool.settled.is_set()
 
     @property
     def by_key(self) -> bool:
@@ -131,7 +147,28 @@ class Operation:
         query = self._query(request)
         _check_pool(principal, getattr(query, "pool", None))
         body = None if self._body is None else _decoded(self._body, await _read(request))
-        return self._response(await self.handler(Call(request, node, principal, body, query)))
+        return self._response(await self._handle(Call(request, node, principal, body, query)))
+
+    async def _handle(self, call: AnyCall) -> Answer:
+        """Call the handler; again, if it asked for a session a Redis that lost its memory and has yet to be told of it.
+
+        All operations on one session may be repeated.
+        """
+        if "session_id" not in call.request.path_params:
+            return await self.handler(call)
+        for pause_s in RECOVERY_PAUSES_S:
+            try:
+                answer = await self.handler(call)
+            except UnknownSessionError:
+                if not call.is_recovering:
+                    raise
+            else:
+                if call.is_settled:
+                    return answer
+            await asyncio.sleep(pause_s)
+        raise RedisAwayError(
+            "Redis has lost its memory and does not know the session again yet; try again soon."
+        )
 
     def _query(self, request: Request) -> Any:  # noqa: ANN401 - the type is the handler's
         if self.types[1] is type(None):

@@ -254,7 +254,7 @@ class Connection:
                 self._end(EndReason(event.cause or event.type.value))
             case EventType.GRANTED if event.cause is None and not self._pool.config_changed:
                 self._hear_grant(event.fence or 0)
-            case EventType.GRANTED:
+            case EventType.GRANTED if (event.fence or 0) > self.held.fence:
                 self._doubt()  # how long it lasts is for the store to say
             case EventType.WAITING:
                 self._doubt(unless=InterviewState.WAITING)

@@ -343,6 +343,17 @@ class TestTokens:
             await holder.say("enter")
             assert (await holder.next("interview"))["position"] == 1
 
+    async def test_the_window_lasts_as_long_as_the_pool_says_not_the_settings(
+        self, serve: Serve, own_redis: EmbeddedRedis
+    ) -> None:
+        node = await serve(redis_url=own_redis.url, recovery_s=0)
+        async with NodeApi(node.url) as api:
+            await api.configure(recovery_s=2, limit=9)
+            await asyncio.to_thread(_flush, own_redis, Path())
+            capacity = await api.ask("GET", "/v1/capacity")
+            assert (capacity["recovering"], capacity["limit"]) == (True, 9)
+            await _until_ready(api)
+
     @staticmethod
     async def those_who_held(
         node: ServedNode, api: NodeApi, redis: EmbeddedRedis

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from typing import Any
 
 from server.domain.events import Event, EventType
@@ -178,3 +180,74 @@ def test_the_front_of_the_line_hears_of_each_move_the_others_when_it_pays() -> N
     assert not is_due(399, told=400, since_told_s=9)
     assert is_due(399, told=400, since_told_s=10)
     assert is_due(380, told=400, since_told_s=1)
+
+
+def head(epoch: str, *, recovering: bool = False) -> bytes:
+    return json.dumps({"recovering": recovering, "epoch": epoch, "limit": 3}, separators=(",", ":")).encode()
+
+
+def test_another_epoch_in_any_reply_means_that_redis_lost_its_memory() -> None:
+    hub = Hub()
+    pool = hub.pool("main")
+    hub.saw("main", head("e1"))
+    assert (pool.epoch, pool.lost.is_set(), pool.settled.is_set()) == ("e1", False, True)
+    hub.saw("main", head("e2", recovering=True))
+    assert (pool.lost.is_set(), pool.settled.is_set(), pool.recovering) == (True, False, True)
+    hub.saw("unknown", head("e3"))
+    assert "unknown" not in hub.pools
+
+
+def test_until_redis_knows_everything_again_nothing_is_learned_from_it() -> None:
+    hub, member = Hub(), Recorder("in", 1)
+    hub.join(member)
+    hub.pool("main").settled.clear()
+    Fanout(hub).on_resync("main", snapshot())
+    assert member.told == []
+
+
+def page(session_id: str = "page") -> Held:
+    return Recorder(session_id, 5).held
+
+
+def test_the_standing_of_a_page_over_http_follows_the_events() -> None:
+    hub, held = Hub(), page()
+    hub.pool("main").beats(held, until=60.0)
+    story = [
+        (EventType.WAITING, {"ticket": 7}),
+        (EventType.OFFERED, {"ticket": 7}),
+        (EventType.OFFER_MISSED, {"ticket": 7}),
+        (EventType.GRANTED, {"fence": 9}),
+        (EventType.RELEASED, {"fence": 9}),
+    ]
+    known = []
+    for seq, (kind, fields) in enumerate(story):
+        Fanout(hub).on_event("main", Event(kind, seq, "e", 1, session_id="page", **fields))  # type: ignore[arg-type]
+        known.append((held.known().ticket, held.known().fence, held.known().holds))
+    assert known == [
+        (7, None, False),
+        (7, None, False),
+        (7, None, False),
+        (None, 9, True),
+        (None, 9, False),
+    ]
+
+
+def test_a_page_over_http_is_forgotten_when_it_is_gone() -> None:
+    def after(act: Callable[[Hub], object]) -> bool:
+        hub = Hub()
+        hub.pool("main").beats(page(), until=60.0)
+        act(hub)
+        return "page" in hub.pool("main").beating
+
+    def event(kind: EventType, **fields: str) -> Callable[[Hub], None]:
+        made = Event(kind, 1, "e", 1, session_id="page", **fields)  # type: ignore[arg-type]
+        return lambda hub: Fanout(hub).on_event("main", made)
+
+    assert after(lambda hub: hub.pool("main").forget_silent(59.0))
+    assert not after(lambda hub: hub.pool("main").forget_silent(61.0))
+    assert after(lambda hub: hub.pool("main").says_bye("page", "4"))
+    assert not after(lambda hub: hub.pool("main").says_bye("page", "5"))
+    assert not after(lambda hub: hub.join(Recorder("page", 6)))
+    assert after(event(EventType.CONNECTED, connection_id="5"))
+    assert not after(event(EventType.CONNECTED, connection_id="6"))
+    assert not after(event(EventType.KICKED))
