@@ -10,6 +10,7 @@ from itertools import count
 from typing import Any, TypeGuard, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from server.domain.errors import (
     BadTokenError,
@@ -291,7 +292,7 @@ class Store:
         # The set is on another cluster slot than the pool: a name too many is harmless, one too few is not.
         await self.scripts.command("SADD", POOLS, pool)
         request = {
-            "defaults": self.defaults,
+            "defaults": self._defaults_of(pool),
             "node": self._timings.fields(),
             "changes": changes,
             "actor": actor,
@@ -301,6 +302,13 @@ class Store:
             request["memory"] = self._memory[pool]
         _, shown = await self.scripts.run("configure", self.keys(pool), _encode(request))
         return self._remember(pool, shown)
+
+    def _defaults_of(self, pool: str) -> PoolConfig:
+        """What the pool gets if it is made (anew): its window opens before the rest of the memory is applied."""
+        memory = self._memory.get(pool)
+        return (
+            self.defaults if memory is None else replace(self.defaults, recovery_s=memory.config.recovery_s)
+        )
 
     def _remember(self, pool: str, shown: bytes) -> PoolConfig:
         """Keep the newest configuration, to give it back to a Redis that has lost it."""
