@@ -71,3 +71,9 @@ class UnknownPoolError(PresenceError):
     """No pool of that name has been created."""
 
     code = "unknown_pool"
+
+
+class RedisRefusedError(PresenceError):
+    """Redis refused a command for a reason that does not pass by itself, e.g. a key of another type."""
+
+    code = "redis_refused"

@@ -39,7 +39,7 @@ class Reason(StrEnum):
 class Admission(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the store says of a session's standing; `Interview` is this with a sentence for the participant.
 
-    `position` counts the whole line from 1; `waiting` is the length of the line.
+    `position` counts the whole line from 1; `waiting` is the length of the line. The sentence is in `language_code`.
     """
 
     state: InterviewState
@@ -50,6 +50,7 @@ class Admission(msgspec.Struct, frozen=True, omit_defaults=True):
     ticket: int | None = None
     offer_expires_in_ms: int | None = None
     ends_in_ms: int | None = None
+    language_code: str | None = None
 
 
 class Interview(msgspec.Struct, frozen=True, omit_defaults=True):

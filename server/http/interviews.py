@@ -9,7 +9,6 @@ from contextlib import suppress
 import msgspec
 
 from server.domain.errors import (
-    SessionEndedError,
     StaleConnectionError,
     UnknownPoolError,
     UnknownSessionError,
@@ -104,7 +103,7 @@ async def claim_interview(call: Call[ClaimBody, PoolParams]) -> Answer:
         sign_of_life=call.by_key,
     )
     admission = await call.node.store.claim(call.pool, item)
-    return await standing(call, admission, _STATUS_OF_CLAIM.get(admission.state, 200))
+    return standing(call, admission, _STATUS_OF_CLAIM.get(admission.state, 200))
 
 
 @operation(
@@ -130,7 +129,7 @@ async def get_interview(call: Call[None, PoolParams]) -> Answer:
 async def leave_interview(call: Call[None, FenceParams]) -> Answer:
     """Give back the permit, or leave the line. It may be repeated; a stale fence is answered 409."""
     item = Release(session_id=call.session_id, fence=call.query.fence)
-    return await standing(call, await call.node.store.release(call.pool, item))
+    return standing(call, await call.node.store.release(call.pool, item))
 
 
 @operation(
@@ -146,7 +145,7 @@ async def complete_session(call: Call[CompleteBody, PoolParams]) -> Answer:
     It may be repeated; 410 when the session ended in another way.
     """
     item = Finish(session_id=call.session_id, reason=EndReason.COMPLETED, fence=call.body.fence)
-    return await standing(call, await call.node.store.finish(call.pool, item))
+    return standing(call, await call.node.store.finish(call.pool, item))
 
 
 @operation(
@@ -205,21 +204,10 @@ OPERATIONS: tuple[Operation, ...] = (
 )
 
 
-async def standing(call: AnyCall, admission: Admission, status: int = 200) -> Answer:
+def standing(call: AnyCall, admission: Admission, status: int = 200) -> Answer:
     """The interview object as an answer, with a message in the participant's language."""
-    view = call.node.interview(call.pool, call.session_id, admission, await _language(call))
+    view = call.node.interview(call.pool, call.session_id, admission, admission.language_code)
     return Answer(view, status)
-
-
-async def _language(call: AnyCall) -> str | None:
-    """The participant's language: a token says it, for an API key it is looked up."""
-    if isinstance(call.principal, SessionPrincipal):
-        return call.principal.verified.claims.language_code
-    try:
-        seen = await call.node.store.look(call.pool, Look(session_id=call.session_id))
-    except SessionEndedError:
-        return None
-    return seen.record.language_code
 
 
 def _held_token(call: Call[HeartbeatBody, PoolParams]) -> Verified:

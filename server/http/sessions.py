@@ -207,7 +207,7 @@ async def kick_session(call: Call[None, PoolParams]) -> Answer:
     Repeating it changes nothing; 410 when the session ended in another way.
     """
     item = Finish(session_id=call.session_id, reason=EndReason.KICKED)
-    return await standing(call, await call.node.store.finish(call.pool, item))
+    return standing(call, await call.node.store.finish(call.pool, item))
 
 
 OPERATIONS: tuple[Operation, ...] = (

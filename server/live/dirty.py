@@ -11,13 +11,14 @@ import msgspec
 from persistence.errors import SourceAwayError
 from persistence.port import Backlog, Outcome
 from persistence.rows import PoolRow, PresenceRow
-from server.domain.errors import RedisAwayError, RedisFullError, UnknownPoolError
+from server.domain.errors import RedisAwayError, RedisFullError, RedisRefusedError, UnknownPoolError
 from server.live.scripts import MOST_ITEMS_PER_CALL
 from server.live.store import Store
 from server.live.verbs import Ack
 
 SESSIONS_PER_TOUCH = 500
 NEWEST = -1
+GIVE_BACK = 0
 
 _encode = msgspec.json.Encoder().encode
 
@@ -34,7 +35,7 @@ def _as_the_port_says(
     async def call(*args: Args.args, **kwargs: Args.kwargs) -> Result:
         try:
             return await method(*args, **kwargs)
-        except (RedisAwayError, RedisFullError, UnknownPoolError) as error:
+        except (RedisAwayError, RedisFullError, RedisRefusedError, UnknownPoolError) as error:
             raise SourceAwayError(str(error)) from error
 
     return call
@@ -70,10 +71,6 @@ _FIELDS: tuple[tuple[str, Callable[[bytes], Any]], ...] = (
 _NAMES = tuple(name for name, _ in _FIELDS)
 _READERS = tuple(reader for _, reader in _FIELDS)
 
-# Delete the lease only if it is still ours; extend it likewise.
-_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
-_EXTEND = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0"
-
 
 class StoreDirtySessions:
     """Implements `persistence.port.DirtySessions` over the store."""
@@ -93,15 +90,13 @@ class StoreDirtySessions:
     @_as_the_port_says
     async def lease(self, pool: str, holder: str, ttl_ms: int) -> bool:
         """Take or renew the flush lease of a pool; False while another holder has it."""
-        key = self._store.keys(pool).lease
-        if await self._store.scripts.command("SET", key, holder, "NX", "PX", ttl_ms):
-            return True
-        return bool(await self._store.scripts.command("EVAL", _EXTEND, 1, key, holder, ttl_ms))
+        _, is_ours = await self._store.scripts.run("flush_lease", self._store.keys(pool), holder, ttl_ms)
+        return bool(is_ours)
 
     @_as_the_port_says
     async def release_lease(self, pool: str, holder: str) -> None:
         """Give the lease back, if it is still this holder's."""
-        await self._store.scripts.command("EVAL", _RELEASE, 1, self._store.keys(pool).lease, holder)
+        await self._store.scripts.run("flush_lease", self._store.keys(pool), holder, GIVE_BACK)
 
     @_as_the_port_says
     async def touch(self, pool: str) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import structlog
 
-from server.domain.errors import RedisAwayError, UnknownPoolError
-from server.domain.events import Event
+from server.domain.errors import RedisAwayError, RedisRefusedError, UnknownPoolError
+from server.domain.events import Event, EventType
 from server.domain.pool import PoolState
 from server.live.store import Store
 from server.live.verbs import Snapshot
@@ -26,6 +26,17 @@ OnEvent = Callable[[str, Event], None]
 OnResync = Callable[[str, Snapshot], None]
 
 
+class _Mark(msgspec.Struct, frozen=True):
+    """What every event has, whatever else it says."""
+
+    type: str
+    seq: int
+    epoch: str
+
+
+_TYPES = frozenset(EventType)
+
+
 @dataclass(slots=True)
 class _Position:
     """Where in a pool's stream we are: the last event seen."""
@@ -34,8 +45,8 @@ class _Position:
     epoch: str
     seq: int
 
-    def follows(self, event: Event) -> bool:
-        return event.epoch == self.epoch and event.seq == self.seq + 1
+    def follows(self, mark: _Mark) -> bool:
+        return mark.epoch == self.epoch and mark.seq == self.seq + 1
 
 
 class Follower:
@@ -70,15 +81,15 @@ class Follower:
     def notice(self, state: PoolState) -> None:
         """Compare with a pool's state: a stream that was lost or restored sends nothing that would tell us."""
         position = self._positions.get(state.pool)
-        if position is not None and (state.epoch != position.epoch or state.seq < position.seq):
+        if position is not None and state.epoch != position.epoch:
             self._positions.pop(state.pool)
 
     async def _follow(self, pool: str) -> None:
         while True:
             try:
                 await self._step(pool)
-            except (RedisAwayError, UnknownPoolError) as error:
-                log.debug("follower_waits", pool=pool, error=error.code)
+            except (RedisAwayError, RedisRefusedError, UnknownPoolError) as error:
+                log.debug("follower_waits", pool=pool, error=str(error))
                 self._positions.pop(pool, None)
                 await asyncio.sleep(RETRY_S)
 
@@ -86,29 +97,38 @@ class Follower:
         position = self._positions.get(pool)
         if position is None:
             position = self._positions[pool] = await self._resync(pool)
-        for event_id, event in await self._read(pool, position.last_id):
+        for entry_id, fields in await self._read(pool, position.last_id):
             if self._positions.get(pool) is not position:
                 return  # `notice` found the stream replaced
-            if not position.follows(event):
+            position.last_id = entry_id
+            if (mark := _mark(fields)) is None:
+                log.warning("foreign_event_skipped", pool=pool, id=entry_id)
+            elif not position.follows(mark):
                 log.info(
-                    "follower_resyncs", pool=pool, epoch=event.epoch, seq=event.seq, expected=position.seq + 1
+                    "follower_resyncs", pool=pool, epoch=mark.epoch, seq=mark.seq, expected=position.seq + 1
                 )
                 self._positions.pop(pool)
                 return
-            position.last_id, position.seq = event_id, event.seq
-            self._on_event(pool, event)
+            else:
+                position.seq = mark.seq
+                self._tell(pool, mark, fields)
+
+    def _tell(self, pool: str, mark: _Mark, fields: dict[str, str]) -> None:
+        """A newer node, in a rolling deploy, may write events that this one does not know."""
+        if mark.type in _TYPES:
+            self._on_event(pool, msgspec.convert(fields, Event, strict=False))
 
     async def _resync(self, pool: str) -> _Position:
         snapshot = await self._store.snapshot(pool)
         self._on_resync(pool, snapshot)
         return _Position(snapshot.last_event_id, snapshot.state.epoch, snapshot.state.seq)
 
-    async def _read(self, pool: str, last_id: str) -> list[tuple[str, Event]]:
+    async def _read(self, pool: str, last_id: str) -> list[tuple[str, dict[str, str]]]:
         key = self._store.keys(pool).events
         reply = await self._store.scripts.wait(
             "XREAD", "COUNT", MOST_EVENTS_PER_READ, "BLOCK", BLOCK_MS, "STREAMS", key, last_id
         )
-        return [(entry_id.decode(), _event(fields)) for entry_id, fields in _entries(reply)]
+        return [(entry_id.decode(), _text(fields)) for entry_id, fields in _entries(reply)]
 
 
 def _entries(reply: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:  # noqa: ANN401 - RESP2 and RESP3 differ
@@ -118,6 +138,13 @@ def _entries(reply: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:  # noqa: ANN
     return list(entries)
 
 
-def _event(fields: dict[bytes, bytes]) -> Event:
-    named = {name.decode(): value.decode() for name, value in fields.items()}
-    return msgspec.convert(named, Event, strict=False)
+def _text(fields: dict[bytes, bytes]) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in fields.items()}
+
+
+def _mark(fields: dict[str, str]) -> _Mark | None:
+    """None: somebody else wrote into the stream."""
+    try:
+        return msgspec.convert(fields, _Mark, strict=False)
+    except msgspec.ValidationError:
+        return None

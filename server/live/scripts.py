@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 
 from redis import exceptions as redis_errors
 
-from server.domain.errors import RedisAwayError, RedisFullError, UnknownPoolError
+from server.domain.errors import RedisAwayError, RedisFullError, RedisRefusedError, UnknownPoolError
 from server.live.connect import ANSWER_WITHIN_S, RedisClient
 from server.live.keys import PoolKeys
 
@@ -35,8 +36,16 @@ MOST_ITEMS_PER_CALL = 100
 # Calls of a herd wait their turn: connections to Redis without end would themselves be the trouble.
 MOST_CALLS_AT_ONCE = 64
 
-# What Redis says while it cannot serve, though it answers: it is as good as away, and heals by itself.
-AWAY = ("LOADING", "READONLY", "NOREPLICAS", "CLUSTERDOWN", "MASTERDOWN", "BUSY", "TRYAGAIN", "MISCONF")
+# What Redis says while it cannot serve, though it answers: it is as good as away, and heals by itself. redis-py gives
+# some of these a class of their own and strips the word; from within a script the word stands somewhere in the text.
+AWAY_ERRORS = (
+    redis_errors.ReadOnlyError,
+    redis_errors.ClusterDownError,
+    redis_errors.TryAgainError,
+)
+AWAY = re.compile(r"\b(LOADING|READONLY|NOREPLICAS|CLUSTERDOWN|MASTERDOWN|BUSY|TRYAGAIN|MISCONF|UNBLOCKED)\b")
+FULL = re.compile(r"\bOOM\b")
+NO_POOL = re.compile(r"\bNOPOOL\b")
 
 
 @dataclass(slots=True, frozen=True)
@@ -70,7 +79,7 @@ class PoolWatcher(Protocol):
 
 
 class Scripts:
-    """Runs verbs on a Redis. All raise RedisAwayError, RedisFullError or UnknownPoolError.
+    """Runs verbs on a Redis. All raise RedisAwayError, RedisFullError, UnknownPoolError or RedisRefusedError.
 
     `watcher` sees each reply first; `restore` brings back a pool that Redis has lost, if it can.
     """
@@ -148,23 +157,19 @@ def _our_errors(pool: str) -> Iterator[None]:
         asyncio.IncompleteReadError,
     ) as error:
         raise RedisAwayError("Redis does not answer; try again in a moment.") from error
-    except redis_errors.OutOfMemoryError as error:
-        raise RedisFullError(
-            "Redis is out of memory; nothing can be added until something is freed."
-        ) from error
     except redis_errors.ResponseError as error:
         raise _translated(error, pool) from error
 
 
 def _translated(error: redis_errors.ResponseError, pool: str) -> Exception:
     text = str(error)
-    if text.startswith("NOPOOL"):
+    if NO_POOL.search(text):
         return UnknownPoolError(f"There is no pool named {pool!r}. Create it with PUT /v1/pools/{pool}.")
-    if "OOM" in text:
+    if isinstance(error, redis_errors.OutOfMemoryError) or FULL.search(text):
         return RedisFullError("Redis is out of memory; nothing can be added until something is freed.")
-    if text.startswith(AWAY):
+    if isinstance(error, AWAY_ERRORS) or AWAY.search(text):
         return RedisAwayError("Redis cannot serve at the moment; try again soon.")
-    return error
+    return RedisRefusedError(f"Redis refused what was asked of pool {pool!r}: {text}")
 
 
 @dataclass(slots=True)

@@ -53,6 +53,8 @@ Reply = TypeVar("Reply")
 # How many times a bounded pump is run again within one call, before the next tick goes on with it.
 MOST_ROUNDS = 50
 SESSIONS_PER_READ = 100
+# In the head of a reply: the pump stopped at its bound.
+HAS_MORE = b'"more":true'
 # Who changes a pool that a node makes, or makes anew.
 NODE_ACTOR = "node"
 # The clock may jump by so much at least, or deadlines would stand still between two ticks of a second.
@@ -290,7 +292,8 @@ class Store:
     async def configure(self, pool: str, changes: PoolChanges, *, actor: str) -> PoolConfig:
         """Create the pool if need be, change what is named, and hand over places that become free by it."""
         # The set is on another cluster slot than the pool: a name too many is harmless, one too few is not.
-        await self.scripts.command("SADD", POOLS, pool)
+        if not await self.scripts.command("SISMEMBER", POOLS, pool):
+            await self.scripts.command("SADD", POOLS, pool)
         request = {
             "defaults": self._defaults_of(pool),
             "node": self._timings.fields(),
@@ -300,7 +303,9 @@ class Store:
         }
         if pool in self._memory:
             request["memory"] = self._memory[pool]
-        _, shown = await self.scripts.run("configure", self.keys(pool), _encode(request))
+        head, shown = await self.scripts.run("configure", self.keys(pool), _encode(request))
+        if HAS_MORE in head:
+            await self.tick(pool)
         return self._remember(pool, shown)
 
     def _defaults_of(self, pool: str) -> PoolConfig:
@@ -399,6 +404,8 @@ class Store:
 
     async def _do(self, verb: str, pool: str, item: Item, kind: type[Reply]) -> tuple[bytes, Reply]:
         head, entry = await self._coalescer.submit(verb, self.keys(pool), _encode(item))
+        if HAS_MORE in head:
+            await self.tick(pool)
         if entry.startswith(b"!"):
             raise refusal(entry.decode())
         return head, decode(kind, entry)

@@ -12,7 +12,7 @@ import structlog
 
 from persistence.flusher import Flusher, FlushStatus
 from persistence.repository import Repository
-from server.domain.errors import RedisAwayError, RedisFullError, UnknownPoolError
+from server.domain.errors import RedisAwayError, RedisFullError, RedisRefusedError, UnknownPoolError
 from server.domain.interview import Admission, Interview, InterviewState, interview
 from server.domain.messages import DRAIN, Drain, encode
 from server.domain.sentences import Sentences
@@ -74,7 +74,9 @@ class Node:
     def unless_redis_is_away(self) -> Iterator[None]:
         """For what is tried again anyway: Redis may be away. Each change is logged once.
 
-        A full Redis and a pool that it has lost (the loop over the pools makes it anew) are no news either.
+        A full Redis and a pool that it has lost (the loop over the pools makes it anew) are no news either. What Redis
+        refuses for good, e.g. because somebody put another kind of key there, is said each time, and costs the other
+        pools nothing.
         """
         try:
             yield
@@ -82,6 +84,8 @@ class Node:
             self._note_redis(up=False, error=str(error))
         except (UnknownPoolError, RedisFullError) as error:
             log.debug("redis_refuses", error=error.code)
+        except RedisRefusedError as error:
+            log.error("redis_refused", error=str(error))
         else:
             self._note_redis(up=True)
 

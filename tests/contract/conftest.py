@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 from redis.asyncio import Redis
 
@@ -91,7 +92,9 @@ async def make_bench(url: str, *, history: bool = True, **defaults: float) -> Be
     defaults = {"offer_s": 0, "recovery_s": 0, **defaults}
     redis = Redis.from_url(url)
     timings = NodeTimings(alive_ttl_s=15, renew_s=5, tombstone_s=43_200, history=history)
-    store = Store(redis, node="n1", defaults=PoolConfig(**defaults), timings=timings, clock=TEST_CLOCK)
+    store = Store(
+        redis, node="n1", defaults=msgspec.convert(defaults, PoolConfig), timings=timings, clock=TEST_CLOCK
+    )
     bench = Bench(redis, store)
     await bench.set_clock(START_MS)
     await bench.configure()

@@ -95,3 +95,19 @@ async def test_a_redis_that_came_back_empty_is_noticed(
     assert again.state.epoch != first.state.epoch
     await bench.open("b")
     assert (await heard.event()).session_id == "s-b"
+
+
+@pytest.mark.usefixtures("follower")
+async def test_entries_of_others_and_events_of_newer_nodes_are_passed_over(
+    bench: Bench, heard: Heard
+) -> None:
+    await heard.snapshot()
+    stream = "presence:{main}:events"
+    await bench.redis.xadd(stream, {"note": "an operator was here"})
+    state = await bench.store.state(POOL)
+    await bench.redis.hincrby("presence:{main}:config", "seq", 1)
+    await bench.redis.xadd(
+        stream, {"type": "from_the_future", "seq": state.seq + 1, "epoch": state.epoch, "at": 1}
+    )
+    await bench.open("a")
+    assert (await heard.event()).session_id == "s-a"

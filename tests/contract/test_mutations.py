@@ -60,7 +60,7 @@ FAULTS = (
         FIND_PLACE,
         FIND_PLACE.replace(" <", " - redis.call('ZCARD', OFFERS) <"),
     ),
-    Fault("an old fence releases", "release", "item.fence and is_stale(record, item.fence)", "false"),
+    Fault("an old fence releases", "release", "is_stale(record, item.fence)", "false"),
     Fault(
         "the fence does not rise at a take-over",
         PERMITS,

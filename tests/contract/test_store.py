@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 
-from server.domain.errors import RedisAwayError, UnknownPoolError
+from server.domain.errors import RedisAwayError, RedisRefusedError, UnknownPoolError
 from server.domain.pool import PoolConfig
 from server.embedded.redis import EmbeddedRedis
 from server.live.connect import connect
@@ -80,6 +80,40 @@ async def test_a_redis_that_is_away_is_said_so(own_redis: EmbeddedRedis) -> None
     with pytest.raises(RedisAwayError):
         await store.ping()
     await store.close()
+
+
+async def test_a_server_that_became_a_replica_is_as_good_as_away_and_heals(bench: Bench) -> None:
+    await bench.open("a", given=True)
+    await bench.redis.execute_command("REPLICAOF", "127.0.0.1", "1")
+    try:
+        for ask in (
+            lambda: bench.open("b"),
+            lambda: bench.store.tick(POOL),
+            lambda: bench.configure(limit=9),
+        ):
+            with pytest.raises(RedisAwayError):
+                await ask()
+    finally:
+        await bench.redis.execute_command("REPLICAOF", "NO", "ONE")
+    assert (await bench.open("a", given=True)).resumed
+
+
+async def test_a_key_of_another_kind_is_refused_in_a_sentence(bench: Bench) -> None:
+    await bench.redis.set("presence:{main}:online", "not a sorted set")
+    with pytest.raises(RedisRefusedError, match="pool 'main'"):
+        await bench.open("a")
+    with pytest.raises(RedisRefusedError):
+        await bench.store.tick(POOL)
+
+
+async def test_a_member_without_a_record_is_dropped_and_stops_nothing(bench: Bench) -> None:
+    await bench.configure(limit=1)
+    await bench.open("a", given=True)
+    for name in ("grace", "interviews", "ready", "line", "offers", "online", "offline", "absent"):
+        await bench.redis.zadd(f"presence:{{main}}:{name}", {"s-gone": 1})
+    await bench.store.tick(POOL)
+    await bench.pass_time(5)
+    assert (await bench.claim("a")).state.value == "granted"
 
 
 @pytest.mark.parametrize(

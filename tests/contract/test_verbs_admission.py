@@ -6,11 +6,13 @@ import asyncio
 
 import pytest
 
+from persistence.port import Outcome
 from server.domain.errors import RedisFullError, SessionEndedError, StaleFenceError, UnknownSessionError
 from server.domain.interview import Admission, InterviewState, Reason
 from server.domain.pool import Mode, PoolChanges
 from server.domain.session import EndReason, Status
-from server.live.verbs import Holder, Renewal
+from server.live.dirty import StoreDirtySessions
+from server.live.verbs import Holder, Open, Renewal
 from tests.contract.conftest import POOL, START_MS, Bench
 
 GRANTED, WAITING, DENIED, NONE = (
@@ -355,6 +357,25 @@ async def test_when_redis_is_full_nothing_is_added_and_everything_that_frees_wor
         await bench.store.tick(POOL)
         await bench.release("a")
         await bench.finish("b")
+        await bench.configure(mode=Mode.PAUSED)
+        flush = StoreDirtySessions(bench.store)
+        assert await flush.lease(POOL, "n1", 60_000)
+        assert await flush.lease(POOL, "n1", 60_000)
+        rows = await flush.take(POOL, 9)
+        await flush.ack(POOL, [Outcome(row.session_id, row.version, row.last_seen_ms) for row in rows])
     finally:
         await bench.redis.config_set("maxmemory", 0)
-    assert await states(bench, "a", "b", "c") == [NONE, NONE, NONE]
+    assert await states(bench, "a", "c") == [NONE, NONE]
+    with pytest.raises(SessionEndedError):
+        await bench.look("b")
+
+
+async def test_a_claim_costs_the_same_however_many_sessions_the_user_has(bench: Bench) -> None:
+    await bench.configure(resume_s=0)
+    for n in range(50):
+        await bench.store.open(POOL, Open(session_id=f"s-{n}", user_id="guest"))
+    assert (await bench.claim("1")).state is GRANTED
+    assert (await bench.claim("2")).reason is Reason.ELSEWHERE
+    assert await bench.redis.zrange("presence:{main}:holding:guest", 0, -1) == [b"s-1"]
+    await bench.release("1")
+    assert await bench.redis.exists("presence:{main}:holding:guest") == 0

@@ -56,6 +56,7 @@ class Session:
     deadline: int | None = None
     lost_at: int | None = None
     connection: str | None = None
+    newest_connection_id: int = 0
     connection_id: int | None = None
     tab: str | None = None
     attempt: int = 0
@@ -397,6 +398,7 @@ class ModelPool:
         resumed = session.was_connected
         self.connection_id = max(self.connection_id, connection_id or 0)
         session.connection_id = connection_id or self._next("connection_id")
+        session.newest_connection_id = session.connection_id
         session.connection, session.tab, session.attempt = kind, tab, attempt
         session.browser_seen = session.was_connected = True
         self._be_present(session, ALIVE_TTL_MS if kind == "ws" else self._window_ms(visible))
@@ -414,7 +416,7 @@ class ModelPool:
         self, session: Session, tab: str | None, attempt: int, connection_id: int | None
     ) -> str | None:
         if connection_id is not None:
-            return "!stale_connection" if connection_id < (session.connection_id or 0) else None
+            return "!stale_connection" if connection_id < session.newest_connection_id else None
         is_same_tab = session.connection is not None and tab is not None and tab == session.tab
         return "!superseded" if is_same_tab and attempt < session.attempt else None
 
@@ -473,7 +475,7 @@ class ModelPool:
         if session.connection_id == connection_id:
             session.deadline = self.now + ALIVE_TTL_MS
             return 1
-        return 2 if session.connection_id is None else 0
+        return 2 if session.connection_id is None and connection_id >= session.newest_connection_id else 0
 
     def beat(self, session_id: str, connection_id: int, *, visible: bool | None) -> Reply | str:
         session = self.sessions.get(session_id)
@@ -615,7 +617,7 @@ class ModelPool:
         if session.ended:
             same = {"state": "none", "reason": REASON_OF_END[end_reason]}
             return same if session.ended == end_reason else f"!ended {session.ended}"
-        if fence is not None and fence != session.fence:
+        if fence is not None and (fence != session.fence or session.state in ("waiting", "offered")):
             return "!stale_fence"
         self._end(session, end_reason)
         self._pump()

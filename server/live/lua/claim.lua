@@ -8,8 +8,13 @@ if not open_pool() then
 end
 begin_adding()
 
-local function denied(reason)
-  return { state = 'denied', reason = reason, waiting = redis.call('ZCARD', LINE) + redis.call('ZCARD', OFFERS) }
+local function denied(reason, record)
+  return {
+    state = 'denied',
+    reason = reason,
+    waiting = redis.call('ZCARD', LINE) + redis.call('ZCARD', OFFERS),
+    language_code = record and record.language_code,
+  }
 end
 
 local function take_offer(record)
@@ -35,7 +40,7 @@ local function try(record, item)
   if reason then
     end_standing(record, past)
     set(record, 'front_until', front_until)
-    return denied(reason)
+    return denied(reason, record)
   end
   event('waiting', record, 'ticket', record.ticket)
   return admission(record)
@@ -74,11 +79,11 @@ local function claim(record, item)
   if record.interview_state ~= 'none' then
     return admission(record)
   elseif config.mode == 'closed' then
-    return denied('closed')
+    return denied('closed', record)
   end
   notice_loss(record)
   if is_held_elsewhere(record, item.takeover) then
-    return record.interview_state ~= 'none' and admission(record) or denied('elsewhere')
+    return record.interview_state ~= 'none' and admission(record) or denied('elsewhere', record)
   end
   return try(record, item)
 end
@@ -86,10 +91,10 @@ end
 return each_item(function(item)
   local record = session(item.session_id)
   if not record then
-    local absent = absence(item.session_id)
-    return absent == '!unknown' and absent or denied('ended')
+    local left = tombstone(item.session_id)
+    return left and denied('ended', left) or '!unknown'
   elseif record.status ~= 'active' then
-    return denied('ended')
+    return denied('ended', record)
   end
   if item.sign_of_life then
     sign_of_life(record)

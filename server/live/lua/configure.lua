@@ -51,14 +51,14 @@ end
 -- While nobody may enter, no place is reserved.
 local function withdraw_offers()
   for _, session_id in ipairs(redis.call('ZRANGE', OFFERS, 0, -1)) do
-    return_to_line(session(session_id), 'withdrawn')
+    with_record(session_id, return_to_line, 'withdrawn')
   end
 end
 
 local is_known = open_pool()
 if is_known then
+  begin_freeing()
   write(request.node)
-  begin_adding()
 else
   config = {}
   write(request.defaults)
@@ -69,7 +69,7 @@ else
   event('pool_changed', nil, 'cause', 'created', 'actor', request.actor)
 end
 -- After Redis lost its memory, the newest configuration that any node remembers wins.
-if request.memory and request.memory.changed_at > (config.changed_at or 0) then
+if request.memory and (not is_known or request.memory.changed_at > (config.changed_at or 0)) then
   change(request.memory.config, request.memory.changed_at)
 end
 -- A change is newer than any before it, also if the clock was set back since.

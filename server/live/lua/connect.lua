@@ -28,8 +28,8 @@ end
 
 local function refusal(record, item)
   if item.connection_id then
-    local current = tonumber(record.connection_id or 0)
-    return tonumber(item.connection_id) < current and '!stale_connection' or nil
+    local newest = tonumber(record.last_connection_id or 0)
+    return tonumber(item.connection_id) < newest and '!stale_connection' or nil
   elseif is_superseded(record, item) then
     return '!superseded'
   elseif item.token_expired and away_for(record) > ms(config.resume_s) then
@@ -101,6 +101,7 @@ local function register(record, item)
   outgrow('connection_id', tonumber(item.connection_id))
   set(record, 'connection', item.kind or 'ws')
   set(record, 'connection_id', item.connection_id or next_number('connection_id'))
+  set(record, 'last_connection_id', record.connection_id)
   set(record, 'node', item.node)
   set(record, 'tab', item.tab)
   set(record, 'attempt', item.attempt or 0)
@@ -110,7 +111,7 @@ end
 
 return each_item(function(item)
   local record, refused = active_session(item.session_id)
-  if refused == '!unknown' and item.known then
+  if refused == '!unknown' and item.known and not item.token_expired then
     record, refused = remembered(item), nil
   end
   refused = refused or refusal(record, item)

@@ -8,21 +8,22 @@ if not open_pool() then
 end
 begin_freeing()
 
-local function ended(item, end_reason)
-  if end_reason == item.reason then
-    return { state = 'none', reason = REASON_OF_END[end_reason] }
+-- `before` is the record or the tombstone of a session that has ended already.
+local function ended(item, before)
+  if before.end_reason == item.reason then
+    return standing_after(before)
   end
-  return '!ended ' .. end_reason
+  return '!ended ' .. before.end_reason
 end
 
 return each_item(function(item)
   local record = session(item.session_id)
   if not record then
-    local end_reason = redis.call('HGET', tombstone_key(item.session_id), 'end_reason')
-    return end_reason and ended(item, end_reason) or '!unknown'
+    local left = tombstone(item.session_id)
+    return left and ended(item, left) or '!unknown'
   elseif record.status ~= 'active' then
-    return ended(item, record.end_reason)
-  elseif item.fence and item.fence ~= tonumber(record.fence) then
+    return ended(item, record)
+  elseif is_stale(record, item.fence) then
     return '!stale_fence'
   end
   finish(record, item.reason)

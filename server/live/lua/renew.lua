@@ -21,11 +21,12 @@ local function renew(session_id, connection_id)
     redis.call('PEXPIRE', key, ttl_ms)
     return RENEWED
   end
-  local current, status = unpack(redis.call('HMGET', session_key(session_id), 'connection_id', 'status'))
+  local current, status, last =
+    unpack(redis.call('HMGET', session_key(session_id), 'connection_id', 'status', 'last_connection_id'))
   if current == connection_id then
     redis.call('SET', key, connection_id, 'PX', ttl_ms)
     return RENEWED
-  elseif not current and (not status or status == 'active') then
+  elseif not status or status == 'active' and not current and tonumber(connection_id) >= tonumber(last or 0) then
     return REGISTER_AGAIN
   end
   return NO_LONGER_YOURS

@@ -18,6 +18,10 @@ end
 
 -- Over HTTP, and before the browser was seen, last_seen is moved by each sign of life itself.
 local function is_touched(session_id)
+  if redis.call('EXISTS', session_key(session_id)) == 0 then
+    sweep(session_id)
+    return false
+  end
   if redis.call('ZSCORE', GRACE, session_id) then
     return true
   end

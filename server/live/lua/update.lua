@@ -7,7 +7,7 @@
 if not open_pool() then
   return NO_POOL
 end
-begin_adding()
+begin_freeing()
 
 return each_item(function(item)
   local record, refused = active_session(item.session_id)

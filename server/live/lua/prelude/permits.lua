@@ -2,8 +2,11 @@
 
 local LENGTHS_KEPT = 200
 
-local function holds_place(record)
-  return record.interview_state == 'granted' or record.interview_state == 'offered'
+-- Whether `fence`, if any, names another permit than the session's newest. One that the session had before it came into
+-- the line again is as old as one with a lower fence.
+local function is_stale(record, fence)
+  local state = record.interview_state
+  return fence and (fence ~= tonumber(record.fence) or state == 'waiting' or state == 'offered')
 end
 
 -- Take the session out of every set of the admission; the caller says where it goes next.
@@ -12,6 +15,7 @@ local function clear_standing(record)
   for _, key in ipairs({ INTERVIEWS, OFFERS, GRACE, LINE, READY, ABSENT }) do
     redis.call('ZREM', key, session_id)
   end
+  redis.call('ZREM', holding_key(record.user_id), session_id)
   for _, field in ipairs({ 'ticket', 'offer_ends_at', 'ends_at', 'sits_out', 'waiting_since' }) do
     set(record, field, nil)
   end
@@ -118,9 +122,9 @@ end
 -- The user's other sessions that have a permit, an offer or a place in the line, the oldest first.
 local function held_elsewhere(record)
   local held = {}
-  for _, session_id in ipairs(redis.call('ZRANGE', user_key(record.user_id), 0, -1)) do
+  for _, session_id in ipairs(redis.call('ZRANGE', holding_key(record.user_id), 0, -1)) do
     local other = session_id ~= record.session_id and session(session_id)
-    if other and other.interview_state ~= 'none' then
+    if other then
       held[#held + 1] = other
     end
   end
@@ -229,7 +233,7 @@ local function bury(record)
   redis.call('DEL', session_key(record.session_id))
   redis.call('ZREM', ENDED, record.session_id)
   redis.call('ZREM', DIRTY, record.session_id)
-  redis.call('HSET', key, 'status', record.status, 'end_reason', record.end_reason)
+  redis.call('HSET', key, 'end_reason', record.end_reason, 'language_code', record.language_code or '')
   redis.call('PEXPIRE', key, config.tombstone_ms)
   changes[record.session_id] = nil
   records[record.session_id] = false

@@ -73,6 +73,15 @@ local function outgrow(name, number)
   end
 end
 
+local function save_config()
+  local fields = { 'now', integer(now), 'wall', integer(wall) }
+  for name in pairs(counted) do
+    fields[#fields + 1] = name
+    fields[#fields + 1] = integer(config[name])
+  end
+  redis.call('HSET', CONFIG, unpack(fields))
+end
+
 ---------------------------------------------------------------------------------------------------
 -- Events
 
@@ -114,6 +123,7 @@ local function open_recovery(salt)
   end
   redis.call('HSET', CONFIG, 'run_id', run_id, 'epoch', config.epoch)
   event('recovery_started')
+  save_config()
 end
 
 local function close_recovery()

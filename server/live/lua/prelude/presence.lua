@@ -36,6 +36,9 @@ end
 -- while it is present, not in grace, and not sitting out a missed offer.
 local function settle(record)
   local session_id, state = record.session_id, record.interview_state
+  if state ~= 'none' then
+    redis.call('ZADD', holding_key(record.user_id), record.started_at, session_id)
+  end
   if state == 'granted' or state == 'offered' then
     redis.call('ZADD', INTERVIEWS, permit_deadline(record), session_id)
     if state == 'granted' and record.lost_at then

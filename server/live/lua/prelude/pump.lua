@@ -8,12 +8,7 @@ local more = false
 local function each_due(key, latest, act)
   local due = redis.call('ZRANGEBYSCORE', key, '-inf', latest, 'WITHSCORES', 'LIMIT', 0, STEPS)
   for i = 1, #due, 2 do
-    local record = session(due[i])
-    if record then
-      act(record, tonumber(due[i + 1]))
-    else
-      sweep(due[i])
-    end
+    with_record(due[i], act, tonumber(due[i + 1]))
   end
   more = more or #due == 2 * STEPS
 end
@@ -46,7 +41,7 @@ local function find_place()
     if not absent then
       return false
     end
-    expire_permit(session(absent))
+    with_record(absent, expire_permit)
   end
   more = true
   return false

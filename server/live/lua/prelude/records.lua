@@ -24,6 +24,11 @@ local function user_key(user_id)
   return PREFIX .. 'user:' .. user_id
 end
 
+-- The user's sessions that have a permit, an offer or a place in the line: few, however many sessions there are.
+local function holding_key(user_id)
+  return PREFIX .. 'holding:' .. user_id
+end
+
 local function tombstone_key(session_id)
   return PREFIX .. 'tombstone:' .. session_id
 end
@@ -123,12 +128,7 @@ local function save()
   for session_id, changed in pairs(changes) do
     save_record(session_id, changed)
   end
-  local fields = { 'now', integer(now), 'wall', integer(wall) }
-  for name in pairs(counted) do
-    fields[#fields + 1] = name
-    fields[#fields + 1] = integer(config[name])
-  end
-  redis.call('HSET', CONFIG, unpack(fields))
+  save_config()
 end
 
 -- Drop a sorted-set member whose record is gone; without this a leftover would be met again for ever.
@@ -137,4 +137,14 @@ local function sweep(session_id)
     redis.call('ZREM', key, session_id)
   end
   redis.call('DEL', alive_key(session_id))
+end
+
+-- Give the record of a set's member to `act`.
+local function with_record(session_id, act, ...)
+  local record = session(session_id)
+  if record then
+    act(record, ...)
+  else
+    sweep(session_id)
+  end
 end

@@ -9,7 +9,7 @@ end
 -- A session's standing: the interview object without its sentence.
 local function admission(record)
   local state = record.interview_state
-  local view = { state = state }
+  local view = { state = state, language_code = record.language_code }
   if state == 'granted' then
     view.fence = tonumber(record.fence)
     view.ends_in_ms = record.ends_at and math.max(0, record.ends_at - now) or nil
@@ -45,10 +45,22 @@ local function head()
   })
 end
 
+-- How a session ended that has no record any more: end_reason and language_code; or nil.
+local function tombstone(session_id)
+  local end_reason, language_code =
+    unpack(redis.call('HMGET', tombstone_key(session_id), 'end_reason', 'language_code'))
+  return end_reason and { end_reason = end_reason, language_code = language_code ~= '' and language_code or nil } or nil
+end
+
 -- Why a session without a record cannot be used: unknown, or ended some time ago.
 local function absence(session_id)
-  local end_reason = redis.call('HGET', tombstone_key(session_id), 'end_reason')
-  return end_reason and '!ended ' .. end_reason or '!unknown'
+  local left = tombstone(session_id)
+  return left and '!ended ' .. left.end_reason or '!unknown'
+end
+
+-- The standing of a session that has ended; `ended` is its record or its tombstone.
+local function standing_after(ended)
+  return { state = 'none', reason = REASON_OF_END[ended.end_reason], language_code = ended.language_code }
 end
 
 -- The record of a session that has not ended, or nil and the refusal.
