@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol, cast
 
+import structlog
 from uvicorn._types import ASGISendEvent
 from uvicorn.config import Config
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -12,6 +13,8 @@ from uvicorn.server import ServerState
 from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request
 from websockets.protocol import OPEN
+
+log = structlog.get_logger(__name__)
 
 TRANSPORT = "presence.transport"  # our ASGI extension: the `Transport` of a connection
 
@@ -90,6 +93,8 @@ class PresenceProtocol(WebSocketsSansIOProtocol):
         await super().send(message)
         if message["type"] == "websocket.accept":
             self._forget_handshake()
+        elif message["type"] == "websocket.http.response.body" and self.close_sent:
+            self.handshake_complete = True  # uvicorn would call it incomplete, and log an error
 
     # What comes from the network.
 
@@ -129,6 +134,8 @@ class PresenceProtocol(WebSocketsSansIOProtocol):
         if refused_with is None:
             self.abort("broken handshake")
             return
+        address = self.client[0] if self.client else ""
+        log.warning("connection_refused", close=refused_with.code, error=refused_with.reason, address=address)
         self._disconnect(refused_with.code, refused_with.reason)
         self._flush()
         self.transport.write_eof()
