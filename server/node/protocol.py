@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio.transports import BaseTransport
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 import structlog
@@ -27,7 +29,12 @@ TOO_SLOW = "too_slow"
 
 
 class Transport(Protocol):
-    """What a connection may do besides ASGI's `receive` and `send`, in one step and without waiting."""
+    """What a connection may do besides ASGI's `receive` and `send`, in one step and without waiting.
+
+    `on_text` is asked first about each text message; True: it is dealt with, and `receive` does not give it.
+    """
+
+    on_text: Callable[[bytes], bool] | None
 
     def send_text(self, text: str) -> bool:
         """Send a message; False, and nothing is sent, when too much is unsent already."""
@@ -56,6 +63,7 @@ class PresenceProtocol(WebSocketsSansIOProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.asgi_version = config.asgi_version
+        self.on_text: Callable[[bytes], bool] | None = None
 
     # What the application may do.
 
@@ -98,6 +106,12 @@ class PresenceProtocol(WebSocketsSansIOProtocol):
 
     # What comes from the network.
 
+    def connection_made(self, transport: BaseTransport) -> None:
+        """Part the HTTP protocol before us from its parser: they refer to each other, and would keep the transport."""
+        before: Any = cast("asyncio.Transport", transport).get_protocol()
+        before.parser = None
+        super().connection_made(transport)
+
     def handle_connect(self, event: Request) -> None:
         """Offer our extension to the application, whose task has not run yet."""
         super().handle_connect(event)
@@ -115,6 +129,13 @@ class PresenceProtocol(WebSocketsSansIOProtocol):
             self._refuse(CloseCode.MESSAGE_TOO_BIG, "too many fragments")
         else:
             super().handle_cont(event)
+
+    def send_receive_event_to_app(self) -> None:
+        """Hand on a message; a queue and a task's wake-up cost more than answering a heartbeat does."""
+        if self._is_dealt_with():
+            self.frames = []
+        else:
+            super().send_receive_event_to_app()
 
     def handle_ping(self) -> None:
         """Answer a ping, unless the answers pile up."""
@@ -154,6 +175,10 @@ class PresenceProtocol(WebSocketsSansIOProtocol):
         self._abort_later()
 
     # Steps.
+
+    def _is_dealt_with(self) -> bool:
+        is_whole_text = len(self.frames) == 1 and self.curr_msg_data_type == "text" and not self.close_sent
+        return is_whole_text and self.on_text is not None and self.on_text(self.frames[0])
 
     def _refuse(self, code: CloseCode, reason: str) -> None:
         if not self.close_sent:
