@@ -27,6 +27,10 @@ class NodeApi:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close its connections."""
         await self._http.aclose()
 
     async def send(

@@ -106,6 +106,37 @@ async def vanishes(api: NodeApi, visitor: Visitor) -> None:
 WAYS_TO_GO = (is_kicked, completes_over_http, completes_in_the_page, leaves, vanishes)
 
 
+async def goings(
+    cluster: Cluster, visitors: list[Visitor], redis_url: str, *, rounds: int, seed: int
+) -> tuple[witness.Replayed, witness.Watch]:
+    """Everybody claims at once; then half of the holders go, round after round, each in a random way."""
+    rng = random.Random(seed)
+    by_id = {visitor.session_id: visitor for visitor in visitors}
+    async with witness.client(redis_url) as redis:
+        async with witness.watching(redis_url, LIMIT) as watch:
+            await asyncio.gather(*(visitor.say("enter") for visitor in visitors))
+            for _ in range(rounds):
+                inside = sorted(await all_inside(redis, by_id))
+                for gone in rng.sample(inside, LIMIT // 2 + rng.randint(0, 1)):
+                    await rng.choice(WAYS_TO_GO)(rng.choice(cluster.apis), by_id.pop(gone))
+        assert not watch.broken[:5]
+        story = witness.replay(await witness.events(redis))
+        assert set(story.holders) == await witness.holders(redis)
+        return story, watch
+
+
+async def all_inside(redis: object, by_id: dict[str, Visitor]) -> set[str]:
+    """Wait until every place is somebody's who is here, and each of them knows."""
+    async with asyncio.timeout(10):
+        while True:
+            inside = await witness.holders(redis)
+            if len(inside) == LIMIT and inside <= by_id.keys():
+                for one in inside:
+                    await by_id[one].until_state("granted")
+                return inside
+            await asyncio.sleep(0.02)
+
+
 class TestTwoHundredClaims:
     async def test_seven_are_granted_and_the_others_wait_in_line_on_whichever_node_one_asks(
         self, start_cluster: StartCluster, redis_url: str
@@ -143,39 +174,10 @@ class TestTwoHundredClaims:
         cluster = await start_cluster(PRESENCE_MAX_CONCURRENT=str(LIMIT))
         await cluster.apis[0].configure(**SHORT_GRACES)
         visitors = await cluster.visitors([f"user-{n}" for n in range(80)])
-        story, watch = await self.goings(cluster, visitors, redis_url, rounds=15, seed=2)
+        story, watch = await goings(cluster, visitors, redis_url, rounds=15, seed=2)
         assert story.most == LIMIT
         assert story.grants > LIMIT + 15 * 2
         print(f"\n{watch.looks} looks, never over {watch.most}, never under {watch.fewest_while_waiting}")
-
-    async def goings(
-        self, cluster: Cluster, visitors: list[Visitor], redis_url: str, *, rounds: int, seed: int
-    ) -> tuple[witness.Replayed, witness.Watch]:
-        """Everybody claims at once; then half of the holders go, round after round, each in a random way."""
-        rng = random.Random(seed)
-        by_id = {visitor.session_id: visitor for visitor in visitors}
-        async with witness.client(redis_url) as redis:
-            async with witness.watching(redis_url, LIMIT) as watch:
-                await asyncio.gather(*(visitor.say("enter") for visitor in visitors))
-                for _ in range(rounds):
-                    inside = sorted(await self.all_inside(redis, by_id))
-                    for gone in rng.sample(inside, LIMIT // 2 + rng.randint(0, 1)):
-                        await rng.choice(WAYS_TO_GO)(rng.choice(cluster.apis), by_id.pop(gone))
-            assert not watch.broken[:5]
-            story = witness.replay(await witness.events(redis))
-            assert set(story.holders) == await witness.holders(redis)
-            return story, watch
-
-    async def all_inside(self, redis: object, by_id: dict[str, Visitor]) -> set[str]:
-        """Wait until every place is somebody's who is here, and each of them knows."""
-        async with asyncio.timeout(10):
-            while True:
-                inside = await witness.holders(redis)
-                if len(inside) == LIMIT and inside <= by_id.keys():
-                    for one in inside:
-                        await by_id[one].until_state("granted")
-                    return inside
-                await asyncio.sleep(0.02)
 
 
 class TestANodeThatIsKilled:
