@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from server.domain.events import Event, EventType
@@ -50,6 +51,8 @@ class Recorder:
 
 
 class Socket:
+    on_text: Callable[[bytes], bool] | None = None
+
     def send_text(self, text: str) -> bool:
         return True
 
