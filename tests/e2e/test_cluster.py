@@ -15,7 +15,7 @@ import pytest
 
 from tests import ledger, witness
 from tests.conftest import SpawnedServer, SpawnServer
-from tests.node_api import Json, NodeApi
+from tests.node_api import Ask, Json, NodeApi, at_once
 from tests.visitor import Visitor
 
 LIMIT, CROWD = 7, 200
@@ -70,10 +70,6 @@ async def enter_one_after_the_other(visitors: list[Visitor]) -> None:
     for visitor in visitors:
         await visitor.say("enter")
         await visitor.until_state("granted", "waiting")
-
-
-async def standings(api: NodeApi, visitors: list[Visitor]) -> list[Json]:
-    return await asyncio.gather(*(api.interview(one.session_id, by=one.token) for one in visitors))
 
 
 def positions(interviews: list[Json]) -> list[int]:
@@ -142,21 +138,23 @@ class TestTwoHundredClaims:
         self, start_cluster: StartCluster, redis_url: str
     ) -> None:
         cluster = await start_cluster(PRESENCE_MAX_CONCURRENT=str(LIMIT))
-        opened = await asyncio.gather(
-            *(cluster.apis[n % 2].open(f"user-{n}", session_id=f"s-{n}") for n in range(CROWD))
+        urls = [cluster.servers[n % 2].url for n in range(CROWD)]
+        newcomers = [{"user_id": f"user-{n}", "session_id": f"s-{n}"} for n in range(CROWD)]
+        opened = await at_once(
+            [Ask(url, "POST", "/v1/sessions", body=body) for url, body in zip(urls, newcomers, strict=True)]
         )
+        assert {status for status, _ in opened} == {201}
+        sessions = [(f"/v1/sessions/{one['session_id']}/interview", one["token"]) for _, one in opened]
         async with witness.watching(redis_url, LIMIT) as watch:
-            answers = await asyncio.gather(
-                *(
-                    cluster.apis[n % 2].claim(one["session_id"], by=one["token"])
-                    for n, one in enumerate(opened)
-                )
+            answers = await at_once(
+                [Ask(url, "POST", path, token, {}) for url, (path, token) in zip(urls, sessions, strict=True)]
             )
-        statuses = [answer.status_code for answer in answers]
+        statuses = [status for status, _ in answers]
         assert (statuses.count(200), statuses.count(202)) == (LIMIT, CROWD - LIMIT)
+        assert positions([told for _, told in answers]) == list(range(1, CROWD - LIMIT + 1))
         told = [
-            await asyncio.gather(*(api.interview(one["session_id"], by=one["token"]) for one in opened))
-            for api in cluster.apis
+            [body for _, body in await at_once([Ask(server.url, "GET", *session) for session in sessions])]
+            for server in cluster.servers
         ]
         assert told[0] == told[1]
         assert [one["state"] for one in told[0]].count("granted") == LIMIT
