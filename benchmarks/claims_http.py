@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
-from benchmarks.ground import API_KEY, Ground, Server
+from benchmarks.ground import API_KEY, POOL, Ground, Server
 from benchmarks.load import open_sessions
 from benchmarks.table import Row
 from server.domain.pool import PoolChanges
@@ -32,7 +32,7 @@ async def measure(ground: Ground) -> list[Row]:
         async with ground.presence() as server:
             await _claim(server, paths[:warm_up])
             per_s, us = await _claim(server, paths[warm_up:])
-        state = await store.state("main")
+        state = await store.state(POOL)
     if (state.active, state.waiting) != (claims // 2, claims + warm_up - claims // 2):
         raise RuntimeError(f"not all were admitted as they should be: {state}")
     return [

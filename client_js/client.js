@@ -255,7 +255,8 @@ export const connect = (options, world = globalThis) => {
   };
 };
 
-const clean = (page) => (page == null ? undefined : String(page).slice(0, 200));
+// What the server takes: no control characters, and no half of a pair that the cut may leave; it would end the session.
+const clean = (page) => (page == null ? undefined : String(page).slice(0, 200).replace(/[\x00-\x1f\x7f\ud800-\udfff]/gu, " "));
 
 const scripts = globalThis.document?.querySelectorAll("script") ?? [];
 const mine = [...scripts].find(({ src, dataset }) => src === import.meta.url && "token" in dataset);

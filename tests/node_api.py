@@ -1,25 +1,28 @@
-"""The HTTP API of one server process, with room for hundreds of requests at once."""
+"""The HTTP API of a server process, and how to ask for the same thing hundreds of times in one instant."""
 
 from __future__ import annotations
 
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import httpx
 
 from tests.conftest import TEST_API_KEY
 
 Json = dict[str, Any]
-MOST_REQUESTS = 300
 
 
 class NodeApi:
     """Asks a node, with the API key or, `by` a session token, as a browser does."""
 
     def __init__(self, url: str) -> None:
-        limits = httpx.Limits(max_connections=MOST_REQUESTS, max_keepalive_connections=MOST_REQUESTS)
         self.url = url
-        self._http = httpx.AsyncClient(base_url=url, timeout=20, limits=limits, trust_env=False)
+        self._http = httpx.AsyncClient(base_url=url, timeout=20, trust_env=False)
 
     async def __aenter__(self) -> Self:
         return self
@@ -27,6 +30,10 @@ class NodeApi:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close its connections."""
         await self._http.aclose()
 
     async def send(
@@ -83,3 +90,42 @@ class NodeApi:
         """Status and body of `/readyz`."""
         response = await self.send("GET", "/readyz", by=None)
         return response.status_code, dict(response.json())
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request to the node at `url`, `by` the bearer of a key or token."""
+
+    url: str
+    method: str
+    path: str
+    by: str = TEST_API_KEY
+    body: object = None
+
+    def encoded(self) -> bytes:
+        """As it goes over the wire."""
+        content = b"" if self.body is None else json.dumps(self.body).encode()
+        head = f"{self.method} {self.path} HTTP/1.1\r\nHost: presence\r\nConnection: close"
+        head += f"\r\nAuthorization: Bearer {self.by}\r\nContent-Length: {len(content)}\r\n\r\n"
+        return head.encode() + content
+
+
+async def at_once(asks: Sequence[Ask]) -> list[tuple[int, Json]]:
+    """Ask all in the same instant; statuses and bodies.
+
+    Every connection is open before the first request is written; an HTTP client would write them one by one.
+    """
+    places = [urlsplit(ask.url) for ask in asks]
+    streams = [await asyncio.open_connection(place.hostname, place.port) for place in places]
+    for (_, writer), ask in zip(streams, asks, strict=True):
+        writer.write(ask.encoded())
+    answers = await asyncio.gather(*(reader.read() for reader, _ in streams))
+    for _, writer in streams:
+        writer.close()
+        await writer.wait_closed()
+    return [_parsed(answer) for answer in answers]
+
+
+def _parsed(answer: bytes) -> tuple[int, Json]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split(b" ", 2)[1]), dict(json.loads(body))

@@ -61,6 +61,13 @@ describe("connecting", () => {
     assert.deepEqual(socket.sent.at(-1), { type: "page", page: "learning" });
   });
 
+  test("what no page name may hold becomes spaces, also half a character where the cut falls", () => {
+    const { presence, socket } = online();
+    presence.setPage("two\nlines \u{1f600}");
+    presence.setPage("x".repeat(199) + "\u{1f600}");
+    assert.deepEqual(socket.sent.slice(1).map(({ page }) => page), ["two lines \u{1f600}", "x".repeat(199) + " "]);
+  });
+
   test("a page name is cut to what the server takes", () => {
     const { presence, socket } = online({ page: 7 });
     presence.setPage("x".repeat(300));

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -12,6 +11,8 @@ from server.cli.help import settings_help
 from server.cli.migrate import bring_up_to_date
 from server.cli.remote import Remote, session_path, show, show_sessions
 from server.cli.serve import serve as serve_until_stopped
+from server.domain.pool import Mode
+from server.domain.session import Status
 
 CAPACITY_FIELDS = ("pool", "mode", "limit", "active", "available", "offered", "waiting", "sessions_online")
 POOL_FIELDS = ("limit", "mode")
@@ -28,14 +29,6 @@ Port = Annotated[int | None, typer.Option(min=0, max=65_535, help="Port to liste
 Pool = Annotated[str, typer.Option(help="The pool it is about.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
 SessionId = Annotated[str, typer.Argument(help="The session's id.")]
-
-
-class PoolMode(StrEnum):
-    """Whether people get in: at once, later, or not at all."""
-
-    OPEN = "open"
-    PAUSED = "paused"
-    CLOSED = "closed"
 
 
 @app.command()
@@ -69,7 +62,7 @@ def capacity(pool: Pool = "main", as_json: AsJson = False) -> None:
 
 @app.command()
 def sessions(
-    status: Annotated[str | None, typer.Option(help="Only active, completed or abandoned ones.")] = None,
+    status: Annotated[Status | None, typer.Option(help="Only those of this status.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
     cursor: Annotated[str | None, typer.Option(help="Go on where an earlier list ended.")] = None,
     pool: Pool = "main",
@@ -94,7 +87,7 @@ def limit(
 
 @app.command()
 def mode(
-    new: Annotated[PoolMode, typer.Argument(metavar="open|paused|closed")],
+    new: Annotated[Mode, typer.Argument(metavar="open|paused|closed")],
     pool: Pool = "main",
     as_json: AsJson = False,
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 from urllib.parse import quote
@@ -19,6 +20,7 @@ from server.settings import DEV_API_KEY, HEADER_SAFE, NOT_HEADER_SAFE
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 TIMEOUT_S = 10.0
+PIPE_WIDTH = 200
 Reply = Mapping[str, Any]
 
 
@@ -124,10 +126,12 @@ def show_sessions(reply: Reply, *, as_json: bool) -> None:
     )
     table = Table(box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(
+            column, overflow="fold", no_wrap=column == "session_id"
+        )  # an id is there to be copied
     for session in reply["sessions"]:
         table.add_row(*(_text(session.get(column)) for column in columns))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
     if reply.get("next_cursor"):
         typer.echo(f"More: --cursor {reply['next_cursor']}")
     return None

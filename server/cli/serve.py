@@ -81,16 +81,19 @@ class Workers:
         while not self._stopping:
             self._fill()
             time.sleep(POLL_S)
+        # Not in the signal's handler: it may run while a worker is started that is in no list yet.
+        self._tell()
         for process in self._processes:
             process.wait()
         if self._misused:
             raise CommandError("the workers refuse the settings, as said above", exit_code=MISUSED)
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
-        self._end()
-
-    def _end(self) -> None:
+        if self._stopping:
+            self._tell()  # told a second time they stop at once
         self._stopping = True
+
+    def _tell(self) -> None:
         for process in self._processes:
             process.send_signal(signal.SIGTERM)
 
@@ -101,7 +104,7 @@ class Workers:
             self._processes.remove(process)
             self._misused = self._misused or process.returncode == MISUSED
         if self._misused:
-            self._end()
+            self._stopping = True
         elif ended:
             time.sleep(RESTART_PAUSE_S)  # a worker that can't start must not keep the machine busy
         while len(self._processes) < self._count and not self._stopping:

@@ -15,14 +15,23 @@ ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,127}" + _END
 _ID = re.compile(ID_PATTERN)
 
 Id = Annotated[str, msgspec.Meta(pattern=ID_PATTERN, description="1-128 of A-Z a-z 0-9 _ . : @ -")]
-LanguageCode = Annotated[
-    str, msgspec.Meta(pattern=r"^[A-Za-z]{2,3}([_-][A-Za-z0-9]{2,8})*" + _END, max_length=35)
-]
+LANGUAGE_PATTERN = r"^[A-Za-z]{2,3}([_-][A-Za-z0-9]{2,8})*" + _END
+LanguageCode = Annotated[str, msgspec.Meta(pattern=LANGUAGE_PATTERN, max_length=35)]
 # Without control characters: Postgres would take no NUL.
-Page = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]*" + _END, max_length=200)]
+PAGE_PATTERN = r"^[^\x00-\x1f\x7f]*" + _END
+Page = Annotated[str, msgspec.Meta(pattern=PAGE_PATTERN, max_length=200)]
 Metadata = dict[str, Any]
 
+# What each pattern asks for, to people.
+PATTERNS_IN_WORDS = {
+    ID_PATTERN: "1-128 of A-Z a-z 0-9 _ . : @ -, the first a letter or digit",
+    LANGUAGE_PATTERN: "a language code like de or pt-BR",
+    PAGE_PATTERN: "text without control characters",
+}
+
 METADATA_MAX_BYTES = 4096
+# Whoever reads a session must be able to parse it: parsers give up at some depth, Python's own at about 1000.
+METADATA_MAX_DEPTH = 32
 
 
 class Status(StrEnum):

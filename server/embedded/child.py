@@ -9,11 +9,14 @@ import socket
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
 
 LAUNCHER = Path(__file__).with_name("launch.py")
 LOOPBACK = "127.0.0.1"
@@ -24,6 +27,9 @@ LOCK_S = 15.0
 POLL_S = 0.02
 LOG_TAIL_LINES = 8
 LOG_MAX_BYTES = 4_000_000
+ATTEMPTS = 3
+
+Started = TypeVar("Started")
 
 
 class EmbeddedError(Exception):
@@ -150,6 +156,60 @@ class Child:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(STOP_S)
+
+
+class Server(ABC):
+    """A server that runs as a child of ours; leaving its `with` block ends it."""
+
+    port: int
+    _child: Child
+
+    @abstractmethod
+    def _launch(self) -> Child:
+        """Start it on its port and data, and return when it can be used."""
+
+    @property
+    def pid(self) -> int:
+        """Process id of the server."""
+        return self._child.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the server has not ended."""
+        return self._child.running
+
+    def stop(self) -> None:
+        """End it in order, breaking off its clients; its data is on disk then."""
+        self._child.stop()
+
+    def kill(self) -> None:
+        """End it with SIGKILL, as a crash would; `restart` brings it back."""
+        self._child.kill()
+
+    def restart(self) -> None:
+        """Start it again on the same port and data, after `stop` or `kill` or from running."""
+        self._child.stop()
+        self._child = self._launch()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def start_on(port: int, start: Callable[[int], Started]) -> Started:
+    """What `start` makes on `port`; 0: on any free one."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return start(port or free_port())
+        except EmbeddedError as error:
+            # Somebody may have taken the free port between our look and the server's bind.
+            if port or ADDRESS_TAKEN not in str(error):
+                raise
+    return start(port or free_port())
 
 
 def free_port() -> int:

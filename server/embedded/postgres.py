@@ -18,18 +18,8 @@ import signal
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from server.embedded.child import (
-    ADDRESS_TAKEN,
-    LOOPBACK,
-    Child,
-    EmbeddedError,
-    FolderLock,
-    Identity,
-    free_port,
-)
+from server.embedded.child import LOOPBACK, Child, EmbeddedError, FolderLock, Identity, Server, start_on
 
 SUPERUSER = "postgres"
 DATABASE = "postgres"
@@ -38,7 +28,6 @@ UNPRIVILEGED_UID = 64_837
 OTHERS_MAY_ENTER = 0o001
 OTHERS_MAY_RUN = 0o005
 INITDB_TIMEOUT_S = 60.0
-ATTEMPTS = 3
 READY_LINE = 7
 DEVELOPMENT_SETTINGS = {
     "listen_addresses": LOOPBACK,
@@ -77,7 +66,7 @@ def _give(folder: Path, uid: int) -> None:
             os.chown(Path(root) / name, uid, uid, follow_symlinks=False)
 
 
-class EmbeddedPostgres:
+class EmbeddedPostgres(Server):
     """A running Postgres on a loopback port, with a password of its own that is kept beside its data."""
 
     def __init__(self, data: Path, port: int, *, durable: bool) -> None:
@@ -88,9 +77,8 @@ class EmbeddedPostgres:
         self._cluster = self._folder / "cluster"
         self._settings = {**DEVELOPMENT_SETTINGS, **({} if durable else VOLATILE_SETTINGS)}
         self.port = port
-        self._prepare()
-        self.password = (self._folder / "password").read_text(encoding="utf-8").strip()
         self._child = self._launch()
+        self.password = (self._folder / "password").read_text(encoding="utf-8").strip()
 
     @classmethod
     def start(cls, data: Path, *, port: int = 0, durable: bool = True) -> EmbeddedPostgres:
@@ -99,14 +87,7 @@ class EmbeddedPostgres:
         `port=0`: any free one. `durable=False` trades safety from power cuts for speed; no crash of a process
         does harm either way.
         """
-        for _ in range(ATTEMPTS - 1):
-            try:
-                return cls(data, port or free_port(), durable=durable)
-            except EmbeddedError as error:
-                # Somebody may have taken the free port between our look and the server's bind.
-                if port or ADDRESS_TAKEN not in str(error):
-                    raise
-        return cls(data, port or free_port(), durable=durable)
+        return start_on(port, lambda each: cls(data, each, durable=durable))
 
     def _identity(self, account: int = UNPRIVILEGED_UID) -> Identity:
         if os.getuid() != 0:
@@ -160,6 +141,7 @@ class EmbeddedPostgres:
             raise EmbeddedError(f"initdb failed:\n{(done.stderr or done.stdout).strip()}")
 
     def _launch(self) -> Child:
+        self._prepare()
         options = [f"--{name}={value}" for name, value in self._settings.items()]
         child = Child(
             [str(self._bin / "postgres"), "-D", str(self._cluster), "-p", str(self.port), *options],
@@ -186,35 +168,3 @@ class EmbeddedPostgres:
     def url_of(self, database: str) -> str:
         """Address of another database in it."""
         return f"postgresql://{SUPERUSER}:{self.password}@{LOOPBACK}:{self.port}/{database}"
-
-    @property
-    def pid(self) -> int:
-        """Process id of the server."""
-        return self._child.pid
-
-    @property
-    def running(self) -> bool:
-        """Whether the server has not ended."""
-        return self._child.running
-
-    def stop(self) -> None:
-        """End it in order, breaking off its clients."""
-        self._child.stop()
-
-    def kill(self) -> None:
-        """End it with SIGKILL, as a crash would; `restart` brings it back."""
-        self._child.kill()
-
-    def restart(self) -> None:
-        """Start it again on the same port and data, after `stop` or `kill` or from running."""
-        self._child.stop()
-        self._prepare()
-        self._child = self._launch()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()

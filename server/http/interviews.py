@@ -22,7 +22,7 @@ from server.http.problems import ExpiredTokenError, ForbiddenError
 from server.http.routing import Answer, AnyCall, Call, Input, Operation, PoolParams, operation
 from server.http.tokens import newer_token
 from server.http.views import interview_view
-from server.live.verbs import Beat, Claim, Connect, Drop, Finish, Look, Release
+from server.live.verbs import Beat, Claim, Connect, Drop, Finish, Look, Release, Seen
 from server.node.hub import Held, known_of
 from server.node.node import Node
 
@@ -115,7 +115,7 @@ async def claim_interview(call: Call[ClaimBody, PoolParams]) -> Answer:
 )
 async def get_interview(call: Call[None, PoolParams]) -> Answer:
     """See how the session stands. Claims nothing; asked with an API key it is a sign of life."""
-    seen = await call.node.store.look(call.pool, Look(session_id=call.session_id, sign_of_life=call.by_key))
+    seen = await look_at_running(call, sign_of_life=call.by_key)
     return Answer(interview_view(call.node, seen.record, seen.admission))
 
 
@@ -202,6 +202,14 @@ OPERATIONS: tuple[Operation, ...] = (
     heartbeat,
     bye,
 )
+
+
+async def look_at_running(call: AnyCall, *, sign_of_life: bool = False) -> Seen:
+    """The session as it stands. SessionEndedError from its end on, whether its record is still there or not."""
+    seen = await call.node.store.look(call.pool, Look(session_id=call.session_id, sign_of_life=sign_of_life))
+    if seen.record.end_reason is not None:
+        raise SessionEndedError(seen.record.end_reason)
+    return seen
 
 
 def standing(call: AnyCall, admission: Admission, status: int = 200) -> Answer:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
 from persistence.repository import Repository
 from persistence.rows import PresenceRow
-from server.domain.session import SessionRecord, Status
+from server.domain.session import Id, SessionRecord, Status
 from server.http.problems import InvalidError
 from server.live.verbs import Seen
 
 # Where a session stands in the listing: (started_at in ms, session_id).
 Key = tuple[int, str]
+_GivenKey = tuple[Annotated[int, msgspec.Meta(ge=0, lt=2**53)], Id]
 Row = TypeVar("Row")
 
 _CHUNK = 200
@@ -123,7 +124,8 @@ def key_of(cursor: str) -> Key:
     """The key in `cursor`. InvalidError if it is none of ours."""
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
-        key: Key = msgspec.json.decode(base64.b64decode(padded, altchars=b"-_", validate=True), type=Key)
+        text = base64.b64decode(padded, altchars=b"-_", validate=True)
+        key: Key = msgspec.json.decode(text, type=_GivenKey)
     except ValueError as error:
         raise InvalidError("The cursor is not one that this server gave out.") from error
     return key

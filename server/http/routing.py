@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from server.domain.errors import RedisAwayError, UnknownSessionError
 from server.domain.pool import DEFAULT_POOL
-from server.domain.session import Id, is_id
+from server.domain.session import ID_PATTERN, PATTERNS_IN_WORDS, Id, is_id
 from server.http.auth import Access, ApiKeyPrincipal, Principal, SessionPrincipal, admit
 from server.http.problems import (
     ForbiddenError,
@@ -176,7 +176,7 @@ class Operation:
         try:
             return msgspec.convert(dict(request.query_params), self.types[1], strict=False)
         except msgspec.ValidationError as error:
-            raise InvalidError(f"In the query: {error}.") from error
+            raise InvalidError(f"In the query: {_in_words(error)}.") from error
 
     def _response(self, answer: Answer) -> Response:
         body = msgspec.json.encode(answer.body) if isinstance(answer.body, msgspec.Struct) else answer.body
@@ -234,9 +234,7 @@ def _check_ids(request: Request) -> None:
     for name in ("session_id", "pool"):
         value = request.path_params.get(name)
         if value is not None and not is_id(value):
-            raise InvalidError(
-                f"{name} in the path must be 1-128 of A-Z a-z 0-9 _ . : @ -, the first a letter or digit."
-            )
+            raise InvalidError(f"{name} in the path must be {PATTERNS_IN_WORDS[ID_PATTERN]}.")
 
 
 def _check_pool(principal: Principal, named: str | None) -> None:
@@ -251,7 +249,7 @@ async def _read(request: Request) -> bytes:
         async for chunk in request.stream():
             body += chunk
             if len(body) > BODY_MAX_BYTES:
-                raise TooLargeError
+                raise TooLargeError(f"The body must be at most {BODY_MAX_BYTES} bytes long.")
     except ClientDisconnect as error:
         raise UnparsableError("The client left before the body was complete.") from error
     return bytes(body)
@@ -262,6 +260,14 @@ def _decoded(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:  # noqa: A
     try:
         return decoder.decode(body or b"{}")
     except msgspec.ValidationError as error:
-        raise InvalidError(f"In the body: {error}.") from error
+        raise InvalidError(f"In the body: {_in_words(error)}.") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnparsableError(f"The body is not JSON: {error}.") from error
+
+
+def _in_words(error: msgspec.ValidationError) -> str:
+    """What msgspec says, but for its regular expressions."""
+    said = str(error)
+    for pattern, words in PATTERNS_IN_WORDS.items():
+        said = said.replace(f"`str` matching regex {pattern!r}", words)
+    return said

@@ -15,6 +15,7 @@ from server.domain.interview import Interview
 from server.domain.pool import PoolChanges
 from server.domain.session import (
     METADATA_MAX_BYTES,
+    METADATA_MAX_DEPTH,
     EndReason,
     Id,
     LanguageCode,
@@ -25,7 +26,7 @@ from server.domain.session import (
 )
 from server.http import addresses
 from server.http.auth import Access
-from server.http.interviews import standing
+from server.http.interviews import look_at_running, standing
 from server.http.listing import Filters, cursor_of, key_of, newest_first
 from server.http.pools import ACTOR
 from server.http.problems import HistoryAwayError, InvalidError
@@ -188,9 +189,7 @@ async def change_session(call: Call[SessionChanges, PoolParams]) -> Answer:
 )
 async def renew_token(call: Call[None, PoolParams]) -> Answer:
     """Issue a new token for the session's browser."""
-    seen = await call.node.store.look(call.pool, Look(session_id=call.session_id))
-    if seen.record.end_reason is not None:
-        raise SessionEndedError(seen.record.end_reason)
+    seen = await look_at_running(call)
     return Answer(NewToken(token_for(call.node, seen.record, seen.admission)))
 
 
@@ -265,6 +264,8 @@ def _metadata_text(metadata: Metadata | None) -> str | None:
     """The metadata as JSON text; Postgres takes no NUL character, so we take none either."""
     if metadata is None:
         return None
+    if _is_deeper(metadata, METADATA_MAX_DEPTH):
+        raise InvalidError(f"metadata must be nested at most {METADATA_MAX_DEPTH} levels deep.")
     text = msgspec.json.encode(metadata)
     if len(text) > METADATA_MAX_BYTES:
         raise InvalidError(
@@ -273,3 +274,10 @@ def _metadata_text(metadata: Metadata | None) -> str | None:
     if b"\\u0000" in text.replace(b"\\\\", b""):
         raise InvalidError("metadata must not contain the character U+0000.")
     return text.decode()
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deeper(each, levels - 1) for each in inner)

@@ -35,7 +35,7 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
     interview_ended_at: str | None
     waited_s: float | None
     end_reason: EndReason | None
-    metadata: dict[str, Any] | None
+    metadata: dict[str, Any]
     version: int
     online: bool
     connection: ConnectionKind | None
@@ -102,7 +102,7 @@ def _view(record: SessionRecord, shown: Interview, *, online: bool) -> SessionVi
         interview_ended_at=_iso(record.interview_ended_at),
         waited_s=record.waited_s,
         end_reason=record.end_reason,
-        metadata=None if record.metadata is None else msgspec.json.decode(record.metadata),
+        metadata=msgspec.json.decode(record.metadata or "{}"),
         version=record.version,
         online=online,
         connection=record.connection,

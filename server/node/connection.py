@@ -64,6 +64,8 @@ SETTLES_WITHIN_S = 5.0
 # By how much an offer's end may differ and still be that of the same offer.
 SAME_OFFER_S = 0.5
 
+HEARTBEAT = b'{"type":"heartbeat"'
+
 _decoder: msgspec.json.Decoder[FromBrowser] = msgspec.json.Decoder(FromBrowser)
 _QUOTED = re.compile(r"'[^']*'")
 
@@ -122,6 +124,7 @@ class Connection:
     async def live(self, receive: Receive) -> None:
         """Serve the browser's messages until the connection ends; then tell the store that it was lost."""
         cause = CLOSED
+        self._transport.on_text = self._answer_at_once
         try:
             while (message := await receive())["type"] == "websocket.receive":
                 await self._take(message)
@@ -130,6 +133,7 @@ class Connection:
             cause = refused.code
             self._refuse(refused)
         finally:
+            self._transport.on_text = None
             if self._node.hub.leave(self):
                 await self._drop(cause)
 
@@ -138,6 +142,25 @@ class Connection:
         with self._node.unless_redis_is_away():
             drop = Drop(session_id=held.session_id, connection_id=held.connection_id, cause=cause)
             await self._node.store.drop(held.pool, drop)
+
+    def _answer_at_once(self, frame: bytes) -> bool:
+        """Answer a heartbeat without news, by far the most frequent message. False: it takes the usual way."""
+        if not frame.startswith(HEARTBEAT):
+            return False
+        try:
+            message = _decoder.decode(frame)
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+            return False
+        full_at = self._rate.spend(self._full_at, asyncio.get_running_loop().time())
+        if (
+            not isinstance(message, Heartbeat)
+            or message.visible not in (None, self.held.visible)
+            or full_at is None
+        ):
+            return False
+        self._full_at = full_at
+        self.send(Ack(message.seq))
+        return True
 
     async def _take(self, message: Message) -> None:
         full_at = self._rate.spend(self._full_at, asyncio.get_running_loop().time())

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio.transports import BaseTransport
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
+import structlog
 from uvicorn._types import ASGISendEvent
 from uvicorn.config import Config
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -12,6 +15,8 @@ from uvicorn.server import ServerState
 from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request
 from websockets.protocol import OPEN
+
+log = structlog.get_logger(__name__)
 
 TRANSPORT = "presence.transport"  # our ASGI extension: the `Transport` of a connection
 
@@ -24,7 +29,12 @@ TOO_SLOW = "too_slow"
 
 
 class Transport(Protocol):
-    """What a connection may do besides ASGI's `receive` and `send`, in one step and without waiting."""
+    """What a connection may do besides ASGI's `receive` and `send`, in one step and without waiting.
+
+    `on_text` is asked first about each text message; True: it is dealt with, and `receive` does not give it.
+    """
+
+    on_text: Callable[[bytes], bool] | None
 
     def send_text(self, text: str) -> bool:
         """Send a message; False, and nothing is sent, when too much is unsent already."""
@@ -53,6 +63,7 @@ class PresenceProtocol(WebSocketsSansIOProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.asgi_version = config.asgi_version
+        self.on_text: Callable[[bytes], bool] | None = None
 
     # What the application may do.
 
@@ -90,8 +101,16 @@ class PresenceProtocol(WebSocketsSansIOProtocol):
         await super().send(message)
         if message["type"] == "websocket.accept":
             self._forget_handshake()
+        elif message["type"] == "websocket.http.response.body" and self.close_sent:
+            self.handshake_complete = True  # uvicorn would call it incomplete, and log an error
 
     # What comes from the network.
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        """Part the HTTP protocol before us from its parser: they refer to each other, and would keep the transport."""
+        before: Any = cast("asyncio.Transport", transport).get_protocol()
+        before.parser = None
+        super().connection_made(transport)
 
     def handle_connect(self, event: Request) -> None:
         """Offer our extension to the application, whose task has not run yet."""
@@ -111,6 +130,13 @@ class PresenceProtocol(WebSocketsSansIOProtocol):
         else:
             super().handle_cont(event)
 
+    def send_receive_event_to_app(self) -> None:
+        """Hand on a message; a queue and a task's wake-up cost more than answering a heartbeat does."""
+        if self._is_dealt_with():
+            self.frames = []
+        else:
+            super().send_receive_event_to_app()
+
     def handle_ping(self) -> None:
         """Answer a ping, unless the answers pile up."""
         if self.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
@@ -129,6 +155,8 @@ class PresenceProtocol(WebSocketsSansIOProtocol):
         if refused_with is None:
             self.abort("broken handshake")
             return
+        address = self.client[0] if self.client else ""
+        log.warning("connection_refused", close=refused_with.code, error=refused_with.reason, address=address)
         self._disconnect(refused_with.code, refused_with.reason)
         self._flush()
         self.transport.write_eof()
@@ -147,6 +175,10 @@ class PresenceProtocol(WebSocketsSansIOProtocol):
         self._abort_later()
 
     # Steps.
+
+    def _is_dealt_with(self) -> bool:
+        is_whole_text = len(self.frames) == 1 and self.curr_msg_data_type == "text" and not self.close_sent
+        return is_whole_text and self.on_text is not None and self.on_text(self.frames[0])
 
     def _refuse(self, code: CloseCode, reason: str) -> None:
         if not self.close_sent:

@@ -15,7 +15,7 @@ import pytest
 
 from tests import ledger, witness
 from tests.conftest import SpawnedServer, SpawnServer
-from tests.node_api import Json, NodeApi
+from tests.node_api import Ask, Json, NodeApi, at_once
 from tests.visitor import Visitor
 
 LIMIT, CROWD = 7, 200
@@ -72,10 +72,6 @@ async def enter_one_after_the_other(visitors: list[Visitor]) -> None:
         await visitor.until_state("granted", "waiting")
 
 
-async def standings(api: NodeApi, visitors: list[Visitor]) -> list[Json]:
-    return await asyncio.gather(*(api.interview(one.session_id, by=one.token) for one in visitors))
-
-
 def positions(interviews: list[Json]) -> list[int]:
     return sorted(one["position"] for one in interviews if one["state"] == "waiting")
 
@@ -106,26 +102,59 @@ async def vanishes(api: NodeApi, visitor: Visitor) -> None:
 WAYS_TO_GO = (is_kicked, completes_over_http, completes_in_the_page, leaves, vanishes)
 
 
+async def goings(
+    cluster: Cluster, visitors: list[Visitor], redis_url: str, *, rounds: int, seed: int
+) -> tuple[witness.Replayed, witness.Watch]:
+    """Everybody claims at once; then half of the holders go, round after round, each in a random way."""
+    rng = random.Random(seed)
+    by_id = {visitor.session_id: visitor for visitor in visitors}
+    async with witness.client(redis_url) as redis:
+        async with witness.watching(redis_url, LIMIT) as watch:
+            await asyncio.gather(*(visitor.say("enter") for visitor in visitors))
+            for _ in range(rounds):
+                inside = sorted(await all_inside(redis, by_id))
+                for gone in rng.sample(inside, LIMIT // 2 + rng.randint(0, 1)):
+                    await rng.choice(WAYS_TO_GO)(rng.choice(cluster.apis), by_id.pop(gone))
+        assert not watch.broken[:5]
+        story = witness.replay(await witness.events(redis))
+        assert set(story.holders) == await witness.holders(redis)
+        return story, watch
+
+
+async def all_inside(redis: object, by_id: dict[str, Visitor]) -> set[str]:
+    """Wait until every place is somebody's who is here, and each of them knows."""
+    async with asyncio.timeout(10):
+        while True:
+            inside = await witness.holders(redis)
+            if len(inside) == LIMIT and inside <= by_id.keys():
+                for one in inside:
+                    await by_id[one].until_state("granted")
+                return inside
+            await asyncio.sleep(0.02)
+
+
 class TestTwoHundredClaims:
     async def test_seven_are_granted_and_the_others_wait_in_line_on_whichever_node_one_asks(
         self, start_cluster: StartCluster, redis_url: str
     ) -> None:
         cluster = await start_cluster(PRESENCE_MAX_CONCURRENT=str(LIMIT))
-        opened = await asyncio.gather(
-            *(cluster.apis[n % 2].open(f"user-{n}", session_id=f"s-{n}") for n in range(CROWD))
+        urls = [cluster.servers[n % 2].url for n in range(CROWD)]
+        newcomers = [{"user_id": f"user-{n}", "session_id": f"s-{n}"} for n in range(CROWD)]
+        opened = await at_once(
+            [Ask(url, "POST", "/v1/sessions", body=body) for url, body in zip(urls, newcomers, strict=True)]
         )
+        assert {status for status, _ in opened} == {201}
+        sessions = [(f"/v1/sessions/{one['session_id']}/interview", one["token"]) for _, one in opened]
         async with witness.watching(redis_url, LIMIT) as watch:
-            answers = await asyncio.gather(
-                *(
-                    cluster.apis[n % 2].claim(one["session_id"], by=one["token"])
-                    for n, one in enumerate(opened)
-                )
+            answers = await at_once(
+                [Ask(url, "POST", path, token, {}) for url, (path, token) in zip(urls, sessions, strict=True)]
             )
-        statuses = [answer.status_code for answer in answers]
+        statuses = [status for status, _ in answers]
         assert (statuses.count(200), statuses.count(202)) == (LIMIT, CROWD - LIMIT)
+        assert positions([told for _, told in answers]) == list(range(1, CROWD - LIMIT + 1))
         told = [
-            await asyncio.gather(*(api.interview(one["session_id"], by=one["token"]) for one in opened))
-            for api in cluster.apis
+            [body for _, body in await at_once([Ask(server.url, "GET", *session) for session in sessions])]
+            for server in cluster.servers
         ]
         assert told[0] == told[1]
         assert [one["state"] for one in told[0]].count("granted") == LIMIT
@@ -143,39 +172,10 @@ class TestTwoHundredClaims:
         cluster = await start_cluster(PRESENCE_MAX_CONCURRENT=str(LIMIT))
         await cluster.apis[0].configure(**SHORT_GRACES)
         visitors = await cluster.visitors([f"user-{n}" for n in range(80)])
-        story, watch = await self.goings(cluster, visitors, redis_url, rounds=15, seed=2)
+        story, watch = await goings(cluster, visitors, redis_url, rounds=15, seed=2)
         assert story.most == LIMIT
         assert story.grants > LIMIT + 15 * 2
         print(f"\n{watch.looks} looks, never over {watch.most}, never under {watch.fewest_while_waiting}")
-
-    async def goings(
-        self, cluster: Cluster, visitors: list[Visitor], redis_url: str, *, rounds: int, seed: int
-    ) -> tuple[witness.Replayed, witness.Watch]:
-        """Everybody claims at once; then half of the holders go, round after round, each in a random way."""
-        rng = random.Random(seed)
-        by_id = {visitor.session_id: visitor for visitor in visitors}
-        async with witness.client(redis_url) as redis:
-            async with witness.watching(redis_url, LIMIT) as watch:
-                await asyncio.gather(*(visitor.say("enter") for visitor in visitors))
-                for _ in range(rounds):
-                    inside = sorted(await self.all_inside(redis, by_id))
-                    for gone in rng.sample(inside, LIMIT // 2 + rng.randint(0, 1)):
-                        await rng.choice(WAYS_TO_GO)(rng.choice(cluster.apis), by_id.pop(gone))
-            assert not watch.broken[:5]
-            story = witness.replay(await witness.events(redis))
-            assert set(story.holders) == await witness.holders(redis)
-            return story, watch
-
-    async def all_inside(self, redis: object, by_id: dict[str, Visitor]) -> set[str]:
-        """Wait until every place is somebody's who is here, and each of them knows."""
-        async with asyncio.timeout(10):
-            while True:
-                inside = await witness.holders(redis)
-                if len(inside) == LIMIT and inside <= by_id.keys():
-                    for one in inside:
-                        await by_id[one].until_state("granted")
-                    return inside
-                await asyncio.sleep(0.02)
 
 
 class TestANodeThatIsKilled:

@@ -59,7 +59,14 @@ def test_sessions_are_listed_for_people_and_for_programs(run: Run, server: Spawn
     session_id = open_session(server, "anna")
     listed = json.loads(run("sessions", "--json").stdout)["sessions"]
     assert [session["session_id"] for session in listed] == [session_id]
-    assert "anna" in run("sessions", COLUMNS="200").stdout
+    (row,) = [line for line in run("sessions").stdout.splitlines() if session_id in line]
+    assert {"anna", "de", "home", "active"} <= set(row.split())
+
+
+def test_a_status_that_there_is_not_is_refused_with_those_that_there_are() -> None:
+    done = presence("sessions", "--status", "gone")
+    assert done.returncode == 2
+    assert all(status in done.stderr for status in ("active", "completed", "abandoned"))
 
 
 def test_kick_ends_the_session(run: Run, server: SpawnedServer) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -11,6 +14,7 @@ import psutil
 import pytest
 
 from server.cli.listening import listen
+from server.cli.serve import Workers
 from server.embedded import EmbeddedRedis
 from server.settings import DEV_API_KEY, DEV_SECRET, ProductionSettings
 from tests.commands import complaints, presence
@@ -44,7 +48,7 @@ def test_its_help_lists_every_setting_with_its_default() -> None:
     text = presence("serve", "--help").stdout
     lines = {line.split()[0]: line for line in text.splitlines() if line.strip()}
     assert set(ProductionSettings.variables()) <= lines.keys()
-    assert "[60.0]" in lines["PRESENCE_ONLINE_WINDOW_S"] or "[60]" in lines["PRESENCE_ONLINE_WINDOW_S"]
+    assert "[60]" in lines["PRESENCE_ONLINE_WINDOW_S"]
     assert "[required]" in lines["PRESENCE_SECRET"]
 
 
@@ -133,6 +137,30 @@ def test_a_worker_that_dies_is_replaced_and_all_end_with_the_parent(spawn_server
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(BOUND_S) == 0
     assert not psutil.wait_procs(now, timeout=BOUND_S)[1]
+
+
+@pytest.fixture
+def signals_as_before() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signals_as_before")
+def test_a_worker_that_is_just_being_started_hears_of_the_stop_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    def start(_: Workers) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]))
+        signal.raise_signal(signal.SIGTERM)
+        return started[0]
+
+    monkeypatch.setattr(Workers, "_start", start)
+    with listen("127.0.0.1", 0) as sock:
+        Workers(sock, 2).supervise()
+    (process,) = started
+    assert process.returncode == -signal.SIGTERM
 
 
 def test_workers_do_not_outlive_a_killed_parent(spawn_server: SpawnServer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +10,10 @@ import venv
 import zipfile
 from pathlib import Path
 
+import httpx
 import pytest
+
+from tests.conftest import TEST_API_KEY, TEST_SECRET
 
 ROOT = Path(__file__).parents[2]
 BUILD_S, INSTALL_S, START_S = 60, 100, 30
@@ -98,6 +102,31 @@ def test_the_installed_command_refuses_to_serve_without_settings(installed: Path
         "PRESENCE_SECRET",
         "PRESENCE_API_KEY",
     ]
+
+
+def test_the_installed_command_serves_with_its_scripts_and_the_client(
+    installed: Path, redis_url: str
+) -> None:
+    settings = {
+        "REDIS_URL": redis_url,
+        "PRESENCE_SECRET": TEST_SECRET,
+        "PRESENCE_API_KEY": TEST_API_KEY,
+        "PRESENCE_PORT": "0",
+        "PRESENCE_LOG_FORMAT": "json",
+    }
+    command = [str(installed / "presence"), "serve"]
+    with subprocess.Popen(command, cwd=installed, env=settings, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            events = (json.loads(line) for line in process.stderr)
+            url = next(event["url"] for event in events if event["event"] == "listening")
+            assert any(event["event"] == "serving" for event in events)
+            headers = {"Authorization": f"Bearer {TEST_API_KEY}"}
+            opened = httpx.post(f"{url}/v1/sessions", json={"user_id": "anna"}, headers=headers)
+            assert opened.status_code == 201, opened.text
+            assert "export const connect" in httpx.get(f"{url}/client.js").text
+        finally:
+            process.terminate()
 
 
 def test_the_installed_command_prints_the_whole_database(installed: Path) -> None:

@@ -54,6 +54,8 @@ class Recorder:
 
 
 class Socket:
+    on_text: Callable[[bytes], bool] | None = None
+
     def send_text(self, text: str) -> bool:
         return True
 

@@ -54,11 +54,15 @@ async def test_a_past_session_is_found_in_its_own_pool_only(api: Api, node: Serv
     assert outcome(await api.call("GET", "/v1/sessions/nobody")) == (404, "unknown_session")
 
 
-async def test_what_was_ended_stays_ended_after_it_became_history(api: Api, node: ServedNode) -> None:
+@pytest.mark.parametrize("written", [False, True])
+async def test_what_was_ended_stays_ended_before_and_after_it_became_history(
+    api: Api, node: ServedNode, *, written: bool
+) -> None:
     anna, ben = await api.open("anna"), await api.open("ben")
     await api.complete(anna["session_id"])
     await api.kick(ben["session_id"])
-    await flush(node)
+    if written:
+        await flush(node)
     assert outcome(await api.complete(anna["session_id"])) == (200, "none.completed")
     assert outcome(await api.kick(anna["session_id"])) == (410, "session_ended")
     assert outcome(await api.kick(ben["session_id"])) == (200, "none.kicked")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 
 import jwt
@@ -16,6 +17,17 @@ COLUMNS = {
     "is_in_interview", "status", "pool", "interview_started_at", "interview_ended_at", "waited_s", "end_reason",
     "metadata", "version",
 }  # fmt: skip
+# Cursors as nobody was ever given: behind all time, and with an id that can't be one.
+HUGE = base64.urlsafe_b64encode(b'[9000000000000000000,"a"]').decode().rstrip("=")
+NO_ID = base64.urlsafe_b64encode(b'[1,"a\\u0000"]').decode().rstrip("=")
+
+
+def nested(depth: int) -> dict[str, object]:
+    """An object in which objects are nested so many levels deep."""
+    value: dict[str, object] = {}
+    for _ in range(depth - 1):
+        value = {"a": value}
+    return value
 
 
 async def test_opening_a_session_gives_the_browser_all_it_needs(api: Api) -> None:
@@ -78,12 +90,33 @@ async def test_opening_a_session_in_a_new_pool_creates_the_pool(api: Api) -> Non
         {"user_id": "anna", "metadata": []},
         {"user_id": "anna", "metadata": {"a": "x" * 4096}},
         {"user_id": "anna", "metadata": {"a": "\x00"}},
+        {"user_id": "anna", "metadata": nested(33)},
         {"user_id": "anna", "name": "Anna"},
     ],
 )
 async def test_a_session_with_invalid_values_is_not_opened(api: Api, body: dict[str, object]) -> None:
     assert outcome(await api.call("POST", "/v1/sessions", body)) == (422, "invalid")
     assert (await api.ok("GET", "/v1/capacity"))["sessions_active"] == 0
+
+
+async def test_a_value_that_does_not_fit_is_explained_in_words(api: Api) -> None:
+    refused = await api.call("POST", "/v1/sessions", {"user_id": "two words"})
+    assert refused.json()["detail"] == (
+        "In the body: Expected 1-128 of A-Z a-z 0-9 _ . : @ -, the first a letter or digit - at `$.user_id`."
+    )
+    for body in ({"language_code": "no language"}, {"current_page": "a\nb"}):
+        refused = await api.call("POST", "/v1/sessions", {"user_id": "anna", **body})
+        assert "regex" not in refused.json()["detail"]
+
+
+async def test_a_browser_can_not_store_what_a_listing_could_not_show(api: Api) -> None:
+    anna = await api.open("anna")
+    path = f"/v1/sessions/{anna['session_id']}"
+    for depth in (33, 900):
+        changed = await api.browser(anna["token"]).call("PATCH", path, {"metadata": nested(depth)})
+        assert outcome(changed) == (422, "invalid")
+    await api.browser(anna["token"]).ok("PATCH", path, {"metadata": nested(32)})
+    assert (await api.ok("GET", "/v1/sessions"))["sessions"][0]["metadata"] == nested(32)
 
 
 async def test_metadata_comes_back_as_it_was_given(api: Api) -> None:
@@ -239,7 +272,16 @@ async def test_the_listing_is_filtered(api: Api) -> None:
 
 @pytest.mark.parametrize(
     "params",
-    [{"limit": 0}, {"limit": 1001}, {"cursor": "x"}, {"cursor": "W10"}, {"status": "gone"}, {"page": 2}],
+    [
+        {"limit": 0},
+        {"limit": 1001},
+        {"cursor": "x"},
+        {"cursor": "W10"},
+        {"cursor": HUGE},
+        {"cursor": NO_ID},
+        {"status": "gone"},
+        {"page": 2},
+    ],
 )
 async def test_a_listing_with_invalid_parameters_is_422(api: Api, params: dict[str, object]) -> None:
     assert outcome(await api.call("GET", "/v1/sessions", **params)) == (422, "invalid")
