@@ -22,6 +22,7 @@ _CLOSES: dict[type[errors.PresenceError], Close] = {
     errors.SupersededAttemptError: Close.SUPERSEDED,
     errors.RedisAwayError: Close.REDIS_AWAY,
     errors.RedisFullError: Close.REDIS_AWAY,
+    errors.RedisRefusedError: Close.REDIS_AWAY,
 }
 
 
