@@ -9,6 +9,7 @@ from contextlib import suppress
 import msgspec
 
 from server.domain.errors import (
+    SessionEndedError,
     StaleConnectionError,
     UnknownPoolError,
     UnknownSessionError,

@@ -24,6 +24,7 @@ from server.http.api import EXCEPTION_HANDLERS, OPERATIONS, routes
 from server.http.auth import Access
 from server.http.cors import Cors
 from server.http.routing import Answer, Call, Input, Params, PoolParams, operation, routes_of
+from server.node.hub import Hub
 from server.settings import Settings
 
 KEY = "a-key-of-at-least-24-characters"
@@ -96,7 +97,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
         exception_handlers=EXCEPTION_HANDLERS,
         middleware=[Middleware(Cors, Origins([PAGE]))],
     )
-    app.state.node = SimpleNamespace(settings=settings(), tokens=Tokens([SECRET], ttl_s=600))
+    app.state.node = SimpleNamespace(settings=settings(), tokens=Tokens([SECRET], ttl_s=600), hub=Hub())
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as client:
         yield client
 
