@@ -17,6 +17,7 @@ from uvicorn.server import HANDLED_SIGNALS
 
 from server.app import App, create_app
 from server.domain.messages import MAX_MESSAGE_BYTES
+from server.node.http_protocol import PresenceHttpProtocol
 from server.node.node import Node
 from server.node.protocol import PresenceProtocol
 from server.settings import Settings
@@ -144,7 +145,7 @@ def _config(app: App, settings: Settings) -> uvicorn.Config:
         app,
         interface="asgi3",
         lifespan="on",
-        http="httptools",
+        http=PresenceHttpProtocol,
         ws=PresenceProtocol,
         ws_max_size=MAX_MESSAGE_BYTES,
         ws_ping_interval=settings.ping_s,
