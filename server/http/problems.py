@@ -102,7 +102,6 @@ STATUS: dict[type[errors.PresenceError], HTTPStatus] = {
     InvalidError: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.RedisAwayError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.RedisFullError: HTTPStatus.SERVICE_UNAVAILABLE,
-    errors.RedisRefusedError: HTTPStatus.BAD_GATEWAY,
     errors.RedisRefusedError: HTTPStatus.SERVICE_UNAVAILABLE,
     HistoryAwayError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.PresenceError: HTTPStatus.INTERNAL_SERVER_ERROR,
