@@ -60,7 +60,7 @@ def _urgency(held: Held) -> tuple[bool, int]:
     is_waiter = held.standing.ticket is not None
     return (
         held.standing.state is not InterviewState.GRANTED,
-        held.standing.ticket or 0 if is_waiter else 2** 60,
+        held.standing.ticket or 0 if is_waiter else 2**60,
     )
 
 
