@@ -16,7 +16,7 @@ run: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m tests.prerequisites
-	$(BIN)/python -m pytest -m 'not soak'
+	$(BIN)/python -m pytest -m 'not soak' -n 2 --dist loadfile
 
 soak: $(READY)
 	$(BIN)/python -m pytest -m soak --timeout 1800

@@ -20,11 +20,18 @@ MIN_SECRET_BYTES = 32
 MIN_API_KEY_CHARS = 24
 DEV_SECRET = "development-secret-not-for-production-use"  # noqa: S105 - refused by `presence serve`
 DEV_API_KEY = "development-api-key-not-for-production"
-REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
 DATABASE_SCHEMES = ("postgres", "postgresql")
 
 HEADER_SAFE = re.compile(r"[!-~]+")
 NOT_HEADER_SAFE = "must be of printable ASCII characters without spaces: it travels in a header"
+# What may follow the host in REDIS_URL, and what to say when something else does.
+_REDIS_PATHS = {
+    "redis": (r"/?\d*", "must end with the number of a database, as in redis://host:6379/0"),
+    "rediss": (r"/?\d*", "must end with the number of a database, as in rediss://host:6379/0"),
+    "unix": (r"/.+", "must name a socket, as in unix:///run/redis.sock?db=0"),
+    "redis+sentinel": (r"/[^/]+(/\d*)?", "must name the master, as in redis+sentinel://host:26379/mymaster"),
+    "redis+cluster": (r"/?0?", "must end with the hosts: a cluster has no numbered databases"),
+}
 # Host and port of a URL, several with commas. What stands before them may be a password and is never shown.
 _HOSTS = re.compile(r"(?:(?:\[[^\]]+\]|[^:\[\],]*)(?::\d{1,5})?(?:,|$))*")
 
@@ -137,9 +144,13 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _redis_scheme(cls, url: str) -> str:
-        if urlsplit(url).scheme not in REDIS_SCHEMES:
-            raise ValueError(f"must start with one of {', '.join(s + '://' for s in REDIS_SCHEMES)}")
+        parts = urlsplit(url)
+        if parts.scheme not in _REDIS_PATHS:
+            raise ValueError(f"must start with one of {', '.join(s + '://' for s in _REDIS_PATHS)}")
         _check_hosts(url)
+        path, otherwise = _REDIS_PATHS[parts.scheme]
+        if not re.fullmatch(path, parts.path):
+            raise ValueError(otherwise)
         return url
 
     @field_validator("database_url")

@@ -34,10 +34,17 @@ class Visitor:
 
     `heard` has every message with the time at which it came; `interview` is the last that was said of it;
     `closes` has the codes with which it lost a socket, `moves` those with which the old one ended on a move.
+    `accepts`: an offer is accepted at once while the page is visible, as `client.js` does.
     """
 
     def __init__(
-        self, nodes: Sequence[str], opened: Json, *, first: int = 0, rng: random.Random | None = None
+        self,
+        nodes: Sequence[str],
+        opened: Json,
+        *,
+        first: int = 0,
+        rng: random.Random | None = None,
+        accepts: bool = False,
     ) -> None:
         self.session_id: str = opened["session_id"]
         self.token: str = opened["token"]
@@ -47,6 +54,8 @@ class Visitor:
         self.moves: list[int] = []
         self.attempt = 0
         self.node = ""
+        self.visible = True
+        self._accepts = accepts
         self._nodes = nodes
         self._turn = first
         self._rng = rng or random.Random(self.session_id)
@@ -76,6 +85,22 @@ class Visitor:
         """Send a message."""
         assert self._socket is not None
         await self._socket.send(json.dumps({"type": kind, **fields}))
+
+    async def show(self, *, visible: bool) -> None:
+        """The page comes to the foreground, or goes to the background."""
+        self.visible = visible
+        await self.say("visible", visible=visible)
+        await self._accept_if_offered()
+
+    async def reload(self, *, is_abrupt: bool = False) -> None:
+        """Lose the socket, politely or not, and come back to the next node."""
+        assert self._socket is not None
+        times = len(self.welcomes)
+        if is_abrupt:
+            self._socket.transport.abort()
+        else:
+            await self._socket.close()
+        await self.until(lambda: self.ended or len(self.welcomes) > times)
 
     async def vanish(self) -> None:
         """Be gone without a goodbye, for good: as a browser that is killed."""
@@ -179,7 +204,12 @@ class Visitor:
         if before is not None:
             await before.close()  # only now: told to move, a page connects anew before it closes
             self.moves.append(before.close_code or 1006)
+        await self._accept_if_offered()
         await self._read(socket)
+
+    async def _accept_if_offered(self) -> None:
+        if self._accepts and self.visible and self.state == "offered":
+            await self.say("accept")
 
     async def _greet(self, socket: ClientConnection) -> None:
         self.attempt += 1
@@ -187,7 +217,7 @@ class Visitor:
         known = len(self.welcomes)
         try:
             async with asyncio.timeout(PATIENCE_S):
-                await socket.send(json.dumps({**hello, "visible": True}))
+                await socket.send(json.dumps({**hello, "visible": self.visible}))
                 while len(self.welcomes) == known:
                     self._take(json.loads(await socket.recv()))
         except ConnectionClosed:
@@ -199,6 +229,8 @@ class Visitor:
             while True:
                 message = json.loads(await socket.recv())
                 self._take(message)
+                if message["type"] == "interview":
+                    await self._accept_if_offered()
                 if message["type"] == "drain":
                     await asyncio.sleep(message["reconnect_in_ms"] / 1000)
                     return

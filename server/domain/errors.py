@@ -77,3 +77,7 @@ class RedisRefusedError(PresenceError):
     """Redis refused a command for a reason that does not pass by itself, e.g. a key of another type."""
 
     code = "redis_refused"
+
+
+class WrongRedisError(RedisRefusedError):
+    """The URL speaks of a cluster and leads to a single server, or the other way round."""

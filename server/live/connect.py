@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -17,6 +18,9 @@ CONNECT_WITHIN_S = 1.0
 # Far above what is used at once: redis-py's own 100 would be reached by as many pools, each with its follower.
 MOST_CONNECTIONS = 5000
 DEFAULT_PORTS = {"redis+sentinel": 26379, "redis+cluster": 6379}
+DEFAULT_HOST = "localhost"
+
+_ADDRESS = re.compile(r"(?:\[(?P<ipv6>[^\]]*)\]|(?P<host>[^:]*))(?::(?P<port>\d+))?")
 
 
 class RedisClient(Protocol):
@@ -63,15 +67,43 @@ def _sentinel(parts: SplitResult) -> RedisClient:
 def _cluster(parts: SplitResult) -> RedisClient:
     """`redis+cluster://[user:password@]host[:port][,host[:port]...]`."""
     nodes = [ClusterNode(host, port) for host, port in _hosts(parts)]
-    client: RedisClient = RedisCluster(startup_nodes=nodes, **_credentials(parts), **_options())
+    client: RedisClient = _Cluster(startup_nodes=nodes, **_credentials(parts), **_options())
     return client
+
+
+class _Cluster(RedisCluster):
+    async def aclose(self) -> None:
+        """Close all connections. redis-py leaves them open while it is about to look for the nodes anew."""
+        await super().aclose()
+        for group in ("nodes_cache", "startup_nodes"):
+            await self.nodes_manager.aclose(group)
+
+
+async def ask_each_server(client: RedisClient, *command: str) -> list[Any]:
+    """What each server that takes writes answers: one, or each master of a cluster."""
+    if not isinstance(client, RedisCluster):
+        return [await client.execute_command(*command)]
+    await client.initialize()
+    return [await client.execute_command(*command, target_nodes=node) for node in client.get_primaries()]
+
+
+async def leave(client: RedisClient) -> None:
+    """Give up all connections once their command is done: the server is no master any more, and its name may lead to
+    another by now. A cluster says itself where to go."""
+    if isinstance(client, Redis):
+        pool: Any = client.connection_pool  # which lacks types
+        await pool.update_active_connections_for_reconnect()
+        await pool.disconnect(inuse_connections=False)
 
 
 def _hosts(parts: SplitResult) -> list[tuple[str, int]]:
     hosts = []
     for address in parts.netloc.rpartition("@")[2].split(","):
-        host, _, port = address.rpartition(":") if address.count(":") == 1 else (address, "", "")
-        hosts.append((host or address, int(port or DEFAULT_PORTS[parts.scheme])))
+        found = _ADDRESS.fullmatch(address)
+        if found is None:
+            raise ValueError("it has no good host and port")
+        host = found["ipv6"] or found["host"] or DEFAULT_HOST
+        hosts.append((host, int(found["port"] or DEFAULT_PORTS[parts.scheme])))
     return hosts
 
 

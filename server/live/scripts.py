@@ -14,8 +14,14 @@ from typing import Any, Protocol
 
 from redis import exceptions as redis_errors
 
-from server.domain.errors import RedisAwayError, RedisFullError, RedisRefusedError, UnknownPoolError
-from server.live.connect import ANSWER_WITHIN_S, RedisClient
+from server.domain.errors import (
+    RedisAwayError,
+    RedisFullError,
+    RedisRefusedError,
+    UnknownPoolError,
+    WrongRedisError,
+)
+from server.live.connect import ANSWER_WITHIN_S, RedisClient, ask_each_server, leave
 from server.live.keys import PoolKeys
 
 LUA = files("server.live") / "lua"
@@ -46,6 +52,9 @@ AWAY_ERRORS = (
 AWAY = re.compile(r"\b(LOADING|READONLY|NOREPLICAS|CLUSTERDOWN|MASTERDOWN|BUSY|TRYAGAIN|MISCONF|UNBLOCKED)\b")
 FULL = re.compile(r"\bOOM\b")
 NO_POOL = re.compile(r"\bNOPOOL\b")
+READ_ONLY = re.compile(r"\bREADONLY\b")
+# What redis-py says of a server that knows no clusters.
+NO_CLUSTER = "Cluster mode is not enabled"
 
 
 @dataclass(slots=True, frozen=True)
@@ -121,6 +130,11 @@ class Scripts:
             async with self._turn():
                 return await self._execute(*args)
 
+    async def ask_each_server(self, *command: str) -> list[Any]:
+        """What each server answers to a plain command, with the same errors."""
+        with _our_errors(""):
+            return await ask_each_server(self._redis, *command)
+
     async def wait(self, *args: str | bytes | int) -> Any:  # noqa: ANN401 - replies are what they are
         """Run a command that blocks until there is news: on a connection of its own, at nobody's expense."""
         with _our_errors(""):
@@ -132,6 +146,10 @@ class Scripts:
         before = task.cancelling() if task else 0
         try:
             return await self._redis.execute_command(*args)
+        except redis_errors.ResponseError as error:
+            if isinstance(error, redis_errors.ReadOnlyError) or READ_ONLY.search(str(error)):
+                await leave(self._redis)
+            raise
         finally:
             if task and task.cancelling() > before:
                 raise asyncio.CancelledError
@@ -159,12 +177,20 @@ def _our_errors(pool: str) -> Iterator[None]:
         raise RedisAwayError("Redis does not answer; try again in a moment.") from error
     except redis_errors.ResponseError as error:
         raise _translated(error, pool) from error
+    except (redis_errors.RedisClusterException, redis_errors.ClusterError) as error:
+        if NO_CLUSTER in str(error):
+            raise WrongRedisError(
+                "this Redis is no cluster: write redis:// in place of redis+cluster://"
+            ) from error
+        raise RedisAwayError("The Redis cluster cannot serve at the moment; try again soon.") from error
 
 
 def _translated(error: redis_errors.ResponseError, pool: str) -> Exception:
     text = str(error)
     if NO_POOL.search(text):
         return UnknownPoolError(f"There is no pool named {pool!r}. Create it with PUT /v1/pools/{pool}.")
+    if isinstance(error, redis_errors.MovedError):
+        return WrongRedisError("this Redis belongs to a cluster: write redis+cluster:// in place of redis://")
     if isinstance(error, redis_errors.OutOfMemoryError) or FULL.search(text):
         return RedisFullError("Redis is out of memory; nothing can be added until something is freed.")
     if isinstance(error, AWAY_ERRORS) or AWAY.search(text):

@@ -24,7 +24,7 @@ from server.domain.errors import (
     UnknownSessionError,
 )
 from server.domain.interview import Admission
-from server.domain.pool import PoolChanges, PoolConfig, PoolState
+from server.domain.pool import DEFAULT_POOL, PoolChanges, PoolConfig, PoolState
 from server.domain.session import SessionRecord
 from server.live.connect import RedisClient
 from server.live.keys import POOLS, PoolKeys
@@ -387,16 +387,20 @@ class Store:
                 return pool
         return None
 
+    async def check_address(self) -> None:
+        """Read two keys that lie on different shards of a cluster. Raises WrongRedisError if the URL takes a cluster
+        for a single server, or the other way round."""
+        for key in (POOLS, self.keys(DEFAULT_POOL).config):
+            await self.scripts.command("EXISTS", key)
+
     async def ping(self) -> None:
         """Whether Redis answers."""
         await self.scripts.command("PING")
 
     async def eviction_policies(self) -> set[str]:
         """What each server of this Redis throws away when it is full (`maxmemory-policy`)."""
-        info = await self.scripts.command("INFO", "memory")
-        # One server answers for itself, a cluster's client for each of its nodes.
-        servers = [info] if "maxmemory_policy" in info else info.values()
-        return {str(server.get("maxmemory_policy")) for server in servers if isinstance(server, dict)}
+        servers = await self.scripts.ask_each_server("INFO", "memory")
+        return {str(memory.get("maxmemory_policy")) for memory in servers}
 
     async def close(self) -> None:
         """Close the connections to Redis."""

@@ -12,7 +12,13 @@ import structlog
 
 from persistence.flusher import Flusher, FlushStatus
 from persistence.repository import Repository
-from server.domain.errors import RedisAwayError, RedisFullError, RedisRefusedError, UnknownPoolError
+from server.domain.errors import (
+    RedisAwayError,
+    RedisFullError,
+    RedisRefusedError,
+    UnknownPoolError,
+    WrongRedisError,
+)
 from server.domain.interview import Admission, Interview, InterviewState, interview
 from server.domain.messages import DRAIN, Drain, encode
 from server.domain.sentences import Sentences
@@ -97,9 +103,16 @@ class Node:
         self.redis_up = up
 
     async def check_redis(self) -> None:
-        """Refuse a Redis that throws away what it was told to keep. SettingsError; one that is away is let pass."""
+        """Refuse a Redis that is of another kind than its URL says, or throws away what it was told to keep.
+
+        SettingsError; one that is away is let pass.
+        """
         policies: set[str] = set()
         with self.unless_redis_is_away():
+            try:
+                await self.store.check_address()
+            except WrongRedisError as error:
+                raise SettingsError([f"REDIS_URL: {error}"]) from error
             policies = await self.store.eviction_policies()
         for policy in sorted(policies):
             if policy.startswith("allkeys"):

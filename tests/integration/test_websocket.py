@@ -58,8 +58,15 @@ def _web_sockets(site: Site) -> list[PresenceProtocol]:
     return [each for each in site.server.server_state.connections if isinstance(each, PresenceProtocol)]
 
 
-def token_of(session_id: str, *, secret: str = TEST_SECRET, ttl_s: float = 60, age_s: float = 0) -> str:
-    claims = TokenClaims(session_id=session_id, pool="main", user_id="anna", started_at=1)
+def token_of(
+    session_id: str,
+    *,
+    secret: str = TEST_SECRET,
+    ttl_s: float = 60,
+    age_s: float = 0,
+    ticket: int | None = None,
+) -> str:
+    claims = TokenClaims(session_id=session_id, pool="main", user_id="anna", started_at=1, ticket=ticket)
     return Tokens([secret], ttl_s).issue(claims, time.time() - age_s)
 
 
@@ -118,10 +125,18 @@ class TestHello:
         assert len(refused) == 1
         assert token not in str(refused)
 
-    async def test_a_good_token_brings_back_a_session_that_redis_has_forgotten(self, site: Site) -> None:
-        async with await Browser.join(site.ws_url, token_of("forgotten")) as browser:
+    async def test_a_token_with_a_place_brings_back_a_session_that_redis_has_forgotten(
+        self, site: Site
+    ) -> None:
+        async with await Browser.join(site.ws_url, token_of("forgotten", ticket=5)) as browser:
             assert browser.welcome["session_id"] == "forgotten"
         assert (await site.session("forgotten"))["user_id"] == "anna"
+
+    async def test_a_token_of_an_unknown_session_has_to_be_renewed(self, site: Site) -> None:
+        browser = await Browser.open(site.ws_url)
+        await browser.say("hello", token=token_of("nobody"))
+        code, _ = await browser.closed()
+        assert code == 4401
 
     async def test_an_expired_token_still_reconnects_its_session_and_gets_a_new_one(self, site: Site) -> None:
         opened = await site.open()

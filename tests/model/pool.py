@@ -387,7 +387,10 @@ class ModelPool:
         known: Known | None = None,
     ) -> Reply | str:
         session = self.sessions.get(session_id)
-        if session is None and known is None:
+        is_by_node = connection_id is not None
+        if session is None and not (
+            known and (is_by_node or self.is_recovering or known.fence or known.ticket)
+        ):
             return "!unknown"
         if session is not None and session.ended is not None:
             return f"!ended {session.ended}"
@@ -404,7 +407,7 @@ class ModelPool:
         self._be_present(session, ALIVE_TTL_MS if kind == "ws" else self._window_ms(visible))
         self._see(session, visible)
         if known is not None and self.is_recovering:
-            self._adopt(session, known, is_from_node=connection_id is not None)
+            self._adopt(session, known, is_from_node=is_by_node)
         self._pump()
         return {
             "connection_id": str(session.connection_id),

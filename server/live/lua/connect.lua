@@ -40,6 +40,13 @@ end
 ---------------------------------------------------------------------------------------------------
 -- Recovery
 
+-- A connection that a node holds always is; a page alone only in the window, or if a permit or place is at stake.
+local function may_be_remembered(item)
+  local known = item.known
+  return known and not item.token_expired
+    and (item.connection_id or is_recovering() or known.fence or known.ticket)
+end
+
 -- A session that Redis has forgotten, but a node or a token has not. Once the window is closed, others may have the
 -- place: then all that is left of it is the front of the line.
 local function remembered(item)
@@ -111,7 +118,7 @@ end
 
 return each_item(function(item)
   local record, refused = active_session(item.session_id)
-  if refused == '!unknown' and item.known and not item.token_expired then
+  if refused == '!unknown' and may_be_remembered(item) then
     record, refused = remembered(item), nil
   end
   refused = refused or refusal(record, item)
