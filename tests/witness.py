@@ -304,9 +304,10 @@ class Observer:
 
     def _take_change(self, cause: str) -> None:
         change = dict(word.split("=", 1) for word in cause.split() if "=" in word)
-        self.limit = int(change.get("limit", self.limit or 0))
         self.mode = change.get("mode", self.mode)
-        self.allowed = max(self.limit, self.places)
+        if "limit" in change:
+            self.limit = int(change["limit"])
+            self.allowed = max(self.limit, self.places)
 
     def _judge_limit(self, event: Mapping[str, str]) -> None:
         self.most = max(self.most, self.places)

@@ -51,10 +51,10 @@ class Scale:
 
 SHORT = Scale(
     people=120,
-    limits=(6, 14),
-    lasts_s=20,
+    limits=(8, 24),
+    lasts_s=22,
     arrive_s=3,
-    interview_s=(0.3, 2.0),
+    interview_s=(0.2, 1.5),
     operator_s=(0.5, 2.0),
     seed=31,
 )
@@ -151,7 +151,7 @@ class Person:
             (20, self._do_nothing),
             (4, self.page.reload),
             (3, lambda: self.page.reload(is_abrupt=True)),
-            (4, self._look_away),
+            (8, self._look_away),
             (3, lambda: self._crash_and_return(user)),
             (1, self._crash),
             (1, self._leave),
