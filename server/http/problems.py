@@ -103,6 +103,7 @@ STATUS: dict[type[errors.PresenceError], HTTPStatus] = {
     errors.RedisAwayError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.RedisFullError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.RedisRefusedError: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.WrongRedisError: HTTPStatus.SERVICE_UNAVAILABLE,
     HistoryAwayError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.PresenceError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }

@@ -23,6 +23,7 @@ _CLOSES: dict[type[errors.PresenceError], Close] = {
     errors.RedisAwayError: Close.REDIS_AWAY,
     errors.RedisFullError: Close.REDIS_AWAY,
     errors.RedisRefusedError: Close.REDIS_AWAY,
+    errors.WrongRedisError: Close.REDIS_AWAY,
 }
 
 

@@ -143,8 +143,30 @@ def test_a_url_that_can_not_be_read_is_named_and_not_shown(
 
 
 @pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("redis://127.0.0.1:6379/abc", "must end with the number of a database"),
+        ("rediss://127.0.0.1/0/1", "must end with the number of a database"),
+        ("unix://", "must name a socket"),
+        ("redis+sentinel://127.0.0.1:26379", "must name the master"),
+        ("redis+sentinel://127.0.0.1:26379/main/abc", "must name the master"),
+        ("redis+cluster://127.0.0.1:7000/1", "a cluster has no numbered databases"),
+    ],
+)
+def test_a_redis_url_that_says_more_or_less_than_it_may_is_named(
+    url: str, says: str, environment: pytest.MonkeyPatch
+) -> None:
+    environment.setenv("REDIS_URL", url)
+    (line,) = problems()
+    assert line.startswith("REDIS_URL must")
+    assert says in line
+
+
+@pytest.mark.parametrize(
     ("variable", "value"),
     [
+        ("REDIS_URL", "redis://redis.example:6379/3"),
+        ("REDIS_URL", "redis+cluster://[::1]:7000,two/"),
         ("REDIS_URL", "unix:///run/redis.sock"),
         ("REDIS_URL", "rediss://user:p%2Fw@[::1]:6380/1"),
         ("REDIS_URL", "redis+sentinel://:pw@a:26379,b/main"),
