@@ -25,6 +25,9 @@ from server.settings import Settings
 log = structlog.get_logger(__name__)
 
 GRACEFUL_STOP_S = 5
+# Longer than clients (httpx: 5 s) and proxies (mostly 60 s) keep an idle connection: were it the server that closes it,
+# a request that is just being sent would be lost.
+KEEP_ALIVE_S = 75
 LOOP_DIED = 1
 GC_THRESHOLDS = (10_000, 50, 50)
 
@@ -156,5 +159,6 @@ def _config(app: App, settings: Settings) -> uvicorn.Config:
         access_log=False,
         log_config=None,
         log_level="warning",
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACEFUL_STOP_S,
     )

@@ -11,6 +11,7 @@ from server.node import http_protocol
 from tests.conftest import Serve
 
 PATIENCE_S = 5
+HTTPX_KEEPS_FOR_S = 5.0
 
 
 async def connect(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -58,4 +59,14 @@ async def test_a_large_body_is_no_large_head_and_a_connection_may_be_used_again(
         assert head.startswith(b"HTTP/1.1 401 ")
         length = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length"))
         await reader.readexactly(int(length.split(b":")[1]))
+    writer.close()
+
+
+async def test_it_is_the_client_who_closes_an_idle_connection(serve: Serve) -> None:
+    node = await serve()
+    reader, writer = await connect(node.url)
+    writer.write(b"GET /healthz HTTP/1.1\r\nhost: here\r\n\r\n")
+    assert (await asyncio.wait_for(reader.readuntil(b"}"), PATIENCE_S)).startswith(b"HTTP/1.1 200 ")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(reader.read(1), HTTPX_KEEPS_FOR_S + 0.5)
     writer.close()
