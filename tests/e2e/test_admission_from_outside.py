@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import count
+from math import inf
 from typing import Any
 
 import pytest
@@ -377,3 +378,139 @@ async def test_however_a_crowd_comes_and_goes_the_limit_holds_no_place_idles_and
     start_stage: StartStage, redis_url: str
 ) -> None:
     await perform(await start_stage(SHORT), redis_url)
+
+
+class Story:
+    """A stream made up for the observer, one event after the other, in a pool with one place."""
+
+    def __init__(self) -> None:
+        self.observer = witness.Observer()
+        self.tell("recovery_started")
+        self.see()
+
+    def tell(self, kind: str, who: str = "", **fields: object) -> None:
+        """The next event."""
+        told = {"type": kind, "session_id": who, "epoch": "e", "at": 0, **fields}
+        told["seq"] = self.observer.replay.seq + 1
+        self.observer.hear({name: str(value) for name, value in told.items()})
+
+    def see(self, **differing: object) -> None:
+        """A sample that is as the stream tells, but for this."""
+        replay = self.observer.replay
+        standing: dict[str, Any] = {
+            "seq": replay.seq,
+            "now": 10_000.0,
+            "limit": self.observer.limit or 1,
+            "mode": self.observer.mode,
+            "grace_min_ms": 700.0,
+            "here": len(replay.tickets),
+            "interviews": dict.fromkeys([*replay.holders, *replay.offers], inf),
+            "offers": replay.offers,
+            "line": replay.tickets,
+            "ready": dict(replay.tickets),
+            "grace": {},
+        }
+        self.observer.see(witness.Sample(**{**standing, **differing}))
+
+    @property
+    def faults(self) -> list[str]:
+        return self.observer.faults
+
+
+@pytest.fixture
+def story() -> Story:
+    """`holder` has the one place; `first` and `second` wait."""
+    story = Story()
+    story.tell("granted", "holder", fence=1)
+    story.tell("waiting", "first", ticket=11)
+    story.tell("waiting", "second", ticket=12)
+    story.see()
+    return story
+
+
+class TestTheObserver:
+    def test_it_has_nothing_to_say_when_a_place_goes_to_the_first_who_waits(self, story: Story) -> None:
+        story.tell("released", "holder", cause="released")
+        story.tell("offered", "first", ticket=11)
+        story.tell("granted", "first", fence=2)
+        story.see()
+        assert story.faults == []
+        assert story.observer.longest_idle_ms == 0
+
+    def test_it_sees_a_place_too_many(self, story: Story) -> None:
+        story.tell("offered", "first", ticket=11)
+        assert "2 places with 1 allowed" in story.faults[0]
+
+    def test_it_sees_who_is_let_in_while_a_lowered_limit_drains(self, story: Story) -> None:
+        story.tell("pool_changed", cause="limit=2")
+        story.tell("granted", "first", fence=2)
+        story.tell("pool_changed", cause="limit=1")
+        story.see()
+        assert story.faults == []
+        story.tell("granted", "second", fence=3)
+        assert "3 places with 2 allowed" in story.faults[0]
+
+    def test_it_sees_who_overtakes(self, story: Story) -> None:
+        story.tell("released", "holder", cause="released")
+        story.tell("offered", "second", ticket=12)
+        assert "overtook {'first': 11" in story.faults[0]
+
+    def test_it_sees_who_comes_anew_and_overtakes(self, story: Story) -> None:
+        story.tell("released", "holder", cause="released")
+        story.tell("granted", "stranger", fence=2)
+        assert "overtook" in story.faults[0]
+
+    def test_it_lets_a_reclaimed_holder_come_back_to_the_front(self, story: Story) -> None:
+        story.tell("released", "holder", cause="grace")
+        story.tell("granted", "first", fence=2)
+        story.tell("waiting", "holder", ticket=10, at=77)
+        story.tell("released", "first", cause="released")
+        story.tell("granted", "holder", fence=3)
+        assert story.faults == []
+        assert story.observer.returned_at == [77]
+
+    def test_it_sees_who_is_put_in_front_for_no_reason(self, story: Story) -> None:
+        story.tell("waiting", "stranger", ticket=10)
+        assert "an old ticket, and no return" in story.faults[0]
+
+    def test_it_sees_who_is_let_in_while_the_pool_is_paused(self, story: Story) -> None:
+        story.tell("released", "holder", cause="released")
+        story.tell("pool_changed", cause="mode=paused")
+        story.tell("offered", "first", ticket=11)
+        assert "let in while paused" in story.faults[0]
+
+    def test_it_sees_a_fence_that_does_not_rise(self, story: Story) -> None:
+        story.tell("released", "holder", cause="released")
+        story.tell("granted", "first", fence=1)
+        assert "the fence did not rise" in story.faults[0]
+
+    def test_it_sees_what_the_stream_does_not_tell(self, story: Story) -> None:
+        story.see(interviews={"somebody else": inf})
+        assert "the stream tells" in story.faults[0]
+
+    @pytest.mark.parametrize(
+        "idle",
+        [
+            pytest.param({"interviews": {"holder": 9_000.0}}, id="a permit is over"),
+            pytest.param({"grace": {"holder": 9_300.0}}, id="a grace is over"),
+            pytest.param({"limit": 2}, id="nobody has it"),
+        ],
+    )
+    def test_it_measures_for_how_long_a_place_is_idle(self, story: Story, idle: dict[str, object]) -> None:
+        story.see(**idle)
+        story.see(**idle, now=13_000.0)
+        story.see(now=14_000.0)
+        assert story.observer.longest_idle_ms == 3000
+
+    def test_a_place_is_not_idle_while_nobody_is_ready(self, story: Story) -> None:
+        story.see(here=0, interviews={"holder": 9_000.0})
+        story.see(here=0, interviews={"holder": 9_000.0}, now=13_000.0)
+        assert story.observer.longest_idle_ms == 0
+
+    def test_a_position_may_grow_only_when_somebody_returned_to_the_front(self) -> None:
+        visitor = Visitor([], {"session_id": "s", "token": "t", "interview": {"state": "none"}})
+        now_s = time.perf_counter()
+        shown = {"type": "interview", "state": "waiting"}
+        visitor.heard = [(now_s, {**shown, "position": 3}), (now_s + 5, {**shown, "position": 4})]
+        assert len(growths(visitor, [])) == 1
+        assert growths(visitor, [int((time.time() + 4) * 1000)]) == []
