@@ -25,7 +25,7 @@ from server.node.refusals import RefusedError, refuse
 log = structlog.get_logger(__name__)
 
 RENEW_AT_ONCE = 256
-TICK_S = 1.0
+TICK_S = 0.5  # so that what is due after a whole second is done well within the next
 POOLS_EVERY_S = 2.0
 CAPACITY_AT_MOST_EVERY_S = 0.5
 CAPACITY_LOOK_EVERY_S = 0.02
