@@ -22,11 +22,13 @@ from tests.visitor import Visitor
 
 NODES = 4
 TICK_MS, SLACK_MS = 1000, 1000
+# A crowd of whom many crash for good: with `resume_s` as usual the absent would fill the line.
 SHORT_TIMES = {
     "offer_s": 2,
     "grace_s": 0.5,
     "permit_grace_min_s": 0.7,
     "permit_grace_max_s": 3,
+    "resume_s": 30,
 }
 # By how much a message may come later than the event that it tells of.
 UNDER_WAY_MS = 1000
