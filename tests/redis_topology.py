@@ -99,17 +99,26 @@ def _is_ok(master: EmbeddedRedis, size: int) -> bool:
 
 @contextmanager
 def replica_of(master: EmbeddedRedis, binary: str, *, through: int | None = None) -> Iterator[EmbeddedRedis]:
-    """Start a replica and wait until it has everything. `through`: a port that leads to the master."""
+    """Start a replica; `until_linked` says when it has everything. `through`: a port that leads to the master."""
     tell(master, "CONFIG", "SET", "repl-diskless-sync-delay", 0)
     options = ("--replicaof", LOOPBACK, str(through or master.port))
     with EmbeddedRedis.start(None, binary=binary, extra=options) as replica:
-        until_linked(replica)
         yield replica
 
 
 def until_linked(replica: EmbeddedRedis) -> None:
     """Wait until a replica follows its master."""
     wait_until(lambda: tell(replica, "INFO", "replication").get("master_link_status") == "up")
+
+
+def promote(replica: EmbeddedRedis) -> None:
+    """Make it a master, with what it has."""
+    tell(replica, "REPLICAOF", "NO", "ONE")
+
+
+def demote(master: EmbeddedRedis, new: EmbeddedRedis) -> None:
+    """Make it the replica of another."""
+    tell(master, "REPLICAOF", LOOPBACK, new.port)
 
 
 def until_replicated(master: EmbeddedRedis) -> None:
@@ -200,20 +209,22 @@ class Door:
         task.add_done_callback(self._tasks.discard)
         with suppress(OSError, asyncio.CancelledError):
             far_reader, far_writer = await asyncio.open_connection(LOOPBACK, self._leads_to)
-            try:
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(self._forward(reader, far_writer))
-                    group.create_task(self._forward(far_reader, writer))
+            ways = [(reader, far_writer), (far_reader, writer)]
+            both = [asyncio.create_task(self._forward(source, sink)) for source, sink in ways]
+            try:  # an end that is closed closes the other
+                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             finally:
+                for each in both:
+                    each.cancel()
                 far_writer.transport.abort()
         writer.transport.abort()
 
     async def _forward(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        while data := await source.read(65536):
-            await self._flows.wait()
-            sink.write(data)
-            await sink.drain()
-        raise ConnectionAbortedError  # an end was closed: close the other
+        with suppress(ConnectionError):
+            while data := await source.read(65536):
+                await self._flows.wait()
+                sink.write(data)
+                await sink.drain()
 
 
 def tell(server: EmbeddedRedis, *command: str | int) -> Any:  # noqa: ANN401 - replies are what they are

@@ -100,11 +100,12 @@ class _Measured(Collector):
 async def _redis(node: Node) -> tuple[bool, bool]:
     """Whether Redis answers, and whether it is being recovered."""
     try:
-        return True, (await node.store.state(DEFAULT_POOL)).recovering
+        recovering = (await node.store.state(DEFAULT_POOL)).recovering
     except UnknownPoolError:
         return True, True  # made anew by the next that needs it
     except PresenceError:
         return False, False
+    return node.store.takes_writes, recovering
 
 
 def _of_the_node(node: Node) -> Iterator[Metric]:

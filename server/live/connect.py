@@ -60,8 +60,16 @@ def _sentinel(parts: SplitResult) -> RedisClient:
         raise ValueError("A redis+sentinel:// URL must name the master: redis+sentinel://host:26379/mymaster")
     sentinel = Sentinel(_hosts(parts), socket_timeout=CONNECT_WITHIN_S)  # type: ignore[no-untyped-call]
     options = {**_credentials(parts), **_options()}
-    client: RedisClient = sentinel.master_for(master, db=int(database or 0), **options)
+    client: RedisClient = sentinel.master_for(master, _WatchedMaster, db=int(database or 0), **options)
     return client
+
+
+class _WatchedMaster(Redis):
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        """Close all connections, also those to the Sentinels, which redis-py leaves to us."""
+        await super().aclose(close_connection_pool)
+        pool: Any = self.connection_pool
+        await pool.sentinel_manager.aclose()
 
 
 def _cluster(parts: SplitResult) -> RedisClient:

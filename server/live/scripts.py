@@ -53,6 +53,9 @@ AWAY = re.compile(r"\b(LOADING|READONLY|NOREPLICAS|CLUSTERDOWN|MASTERDOWN|BUSY|T
 FULL = re.compile(r"\bOOM\b")
 NO_POOL = re.compile(r"\bNOPOOL\b")
 READ_ONLY = re.compile(r"\bREADONLY\b")
+# With these it refuses only what writes: that it answers what reads says nothing.
+REFUSES_WRITES = re.compile(r"\b(NOREPLICAS|MISCONF)\b")
+READING_VERBS = frozenset({"state", "snapshot"})
 # What redis-py says of a server that knows no clusters.
 NO_CLUSTER = "Cluster mode is not enabled"
 
@@ -90,13 +93,15 @@ class PoolWatcher(Protocol):
 class Scripts:
     """Runs verbs on a Redis. All raise RedisAwayError, RedisFullError, UnknownPoolError or RedisRefusedError.
 
-    `watcher` sees each reply first; `restore` brings back a pool that Redis has lost, if it can.
+    `takes_writes`: False from a refusal to write until a verb that writes has run. `watcher` sees each reply first;
+    `restore` brings back a pool that Redis has lost, if it can.
     """
 
     def __init__(self, redis: RedisClient, *, clock: str | None = None) -> None:
         self._redis = redis
         self._scripts = load(clock)
         self._turns = asyncio.Semaphore(MOST_CALLS_AT_ONCE)
+        self.takes_writes = True
         self.watcher: PoolWatcher | None = None
         self.restore: Callable[[str], Awaitable[bool]] | None = None
 
@@ -121,6 +126,8 @@ class Scripts:
                     reply = await self._execute("EVALSHA", script.sha, *call)
                 except redis_errors.NoScriptError:
                     reply = await self._execute("EVAL", script.text, *call)
+        if verb not in READING_VERBS:
+            self.takes_writes = True
         result: list[Any] = reply
         return result
 
@@ -147,12 +154,18 @@ class Scripts:
         try:
             return await self._redis.execute_command(*args)
         except redis_errors.ResponseError as error:
-            if isinstance(error, redis_errors.ReadOnlyError) or READ_ONLY.search(str(error)):
-                await leave(self._redis)
+            await self._note_refusal(error)
             raise
         finally:
             if task and task.cancelling() > before:
                 raise asyncio.CancelledError
+
+    async def _note_refusal(self, error: redis_errors.ResponseError) -> None:
+        is_read_only = isinstance(error, redis_errors.ReadOnlyError) or READ_ONLY.search(str(error))
+        if is_read_only or REFUSES_WRITES.search(str(error)):
+            self.takes_writes = False
+        if is_read_only:
+            await leave(self._redis)
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:

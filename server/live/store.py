@@ -393,6 +393,11 @@ class Store:
         for key in (POOLS, self.keys(DEFAULT_POOL).config):
             await self.scripts.command("EXISTS", key)
 
+    @property
+    def takes_writes(self) -> bool:
+        """False while Redis refuses what writes (no replica, no master, no disk), though it answers what reads."""
+        return self.scripts.takes_writes
+
     async def ping(self) -> None:
         """Whether Redis answers."""
         await self.scripts.command("PING")

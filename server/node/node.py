@@ -93,7 +93,7 @@ class Node:
         except RedisRefusedError as error:
             log.error("redis_refused", error=str(error))
         else:
-            self._note_redis(up=True)
+            self._note_redis(up=self.store.takes_writes, error="Redis takes no writes.")
 
     def _note_redis(self, *, up: bool, error: str = "") -> None:
         if up and not self.redis_up:
