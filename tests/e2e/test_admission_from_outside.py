@@ -190,6 +190,7 @@ class Person:
         mishap = self._rng.choices(("none", "reload", "crash"), (6, 3, 2))[0]
         if mishap == "reload":
             await self.page.reload(is_abrupt=self._rng.random() < 0.5)
+            await self._enter()  # on a busy machine it may take longer than the grace
         elif mishap == "crash":
             await self._crash_and_return(user)
             return
