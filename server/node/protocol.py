@@ -69,7 +69,7 @@ class PresenceProtocol(WebSocketsSansIOProtocol):
 
     def send_text(self, text: str) -> bool:
         """See `Transport`. After a close there is nobody to send to, which is no failure."""
-        if self.close_sent or self.conn.state is not OPEN:
+        if self.close_sent or self.conn.state is not OPEN or self.transport.is_closing():
             return True
         if self.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
             return False
@@ -191,7 +191,10 @@ class PresenceProtocol(WebSocketsSansIOProtocol):
         self.stop_keepalive()
 
     def _flush(self) -> None:
-        self.transport.write(b"".join(self.conn.data_to_send()))
+        data = b"".join(self.conn.data_to_send())
+        # One that the peer has reset is closed before we are told so, and uvloop raises when it is written to.
+        if not self.transport.is_closing():
+            self.transport.write(data)
 
     def _read_on(self) -> None:
         if self.read_paused:

@@ -17,8 +17,10 @@ from server.embedded import EmbeddedRedis
 from server.node.connection import Connection
 from server.node.protocol import PresenceProtocol
 from tests.browser import Browser, Network
-from tests.conftest import TEST_SECRET
+from tests.conftest import TEST_SECRET, Serve
 from tests.integration.conftest import MakeSite, Site
+from tests.node_api import NodeApi
+from tests.visitor import Visitor
 
 PATIENCE_S = 8.0
 
@@ -491,3 +493,26 @@ class TestDrain:
         started = time.monotonic()
         await site.node.drain()
         assert time.monotonic() - started < 1
+
+
+async def test_a_peer_that_has_just_reset_its_connection_is_nobody_to_send_to(serve: Serve) -> None:
+    class Reset:
+        """As uvloop's transport is, from the reset until it tells the protocol of it."""
+
+        def is_closing(self) -> bool:
+            return True
+
+        def get_write_buffer_size(self) -> int:
+            raise RuntimeError("the handler is closed")
+
+        def write(self, data: bytes) -> None:
+            raise RuntimeError("the handler is closed")
+
+    node = await serve()
+    async with NodeApi(node.url) as api, Visitor([node.ws_url], await api.open("user")):
+        (member,) = node.node.hub
+        protocol = member._transport  # type: ignore[attr-defined]
+        alive, protocol.transport = protocol.transport, Reset()
+        assert protocol.send_text("{}") is True
+        protocol._flush()
+        protocol.transport = alive
