@@ -103,8 +103,9 @@ def lost_because(disconnect: Message) -> str:
 class Connection:
     """A WebSocket whose hello was taken: a `Member` of the hub.
 
-    Answers and events come on different ways and may overtake each other. So while an answer is under way
-    (`_asking`), an event of this session is only counted (`_heard`), and the session looked at once more.
+    Answers and events come on different ways and may overtake each other, and so may two answers. So while an answer
+    is under way (`_asking`), an event of this session, or another answer, is counted (`_heard`), and the session
+    looked at once more.
     """
 
     __slots__ = ("_asking", "_full_at", "_heard", "_node", "_pool", "_rate", "_transport", "held")
@@ -313,20 +314,27 @@ class Connection:
         return (await self._node.store.look(self.held.pool, look)).admission
 
     async def _settled(self, ask: Callable[[], Awaitable[Admission]]) -> Admission:
-        """The answer; a later one, if an event of this session came while it was under way, or if it comes from a
-        Redis that has yet to be told what it has forgotten."""
+        """The answer; a later one, if an event of this session or another answer came while it was under way, or if
+        it comes from a Redis that has yet to be told what it has forgotten."""
         self._asking += 1
         try:
             while True:
                 heard = self._heard
                 admission = await ask()
+                is_denied = admission.state is InterviewState.DENIED
                 if not self._pool.settled.is_set():
                     await self._until_settled()
-                elif heard == self._heard:
-                    return admission
-                ask = self._look
+                elif heard == self._heard or is_denied:
+                    break
+                # A denial is the answer to this claim alone: a look would not tell it.
+                ask = ask if is_denied else self._look
+            has_missed = heard != self._heard
+            self._heard += 1
         finally:
             self._asking -= 1
+        if has_missed:
+            self._doubt()
+        return admission
 
     async def _until_settled(self) -> None:
         try:

@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
+from server.domain.interview import Admission, InterviewState
 from server.domain.token import TokenClaims, Tokens
+from server.live.verbs import Claim, Look, Seen
+from server.node.connection import Connection
 from tests import witness
 from tests.browser import Browser
 from tests.conftest import TEST_SECRET, Serve, ServedNode
@@ -394,6 +397,51 @@ async def test_the_newest_token_never_claims_a_permit_that_is_gone(start: Start)
     assert claims_of((await browser.next("token"))["token"]).fence is not None
     await browser.say("leave")
     assert claims_of((await browser.next("token"))["token"]).fence is None
+
+
+async def test_an_older_answer_that_comes_late_is_not_shown(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = await start()
+    browser = await room.join("anna")
+    node = room.nodes[0].node
+    look, looked, may_answer = node.store.look, asyncio.Event(), asyncio.Event()
+
+    async def slow_look(pool: str, item: Look) -> Seen:
+        seen = await look(pool, item)
+        looked.set()
+        await may_answer.wait()
+        return seen
+
+    monkeypatch.setattr(node.store, "look", slow_look)
+    monkeypatch.setattr(Connection, "hear", lambda *_: None)  # the events are under way for still longer
+    node.hub.pool("main").members[session_id(browser)].compare(InterviewState.WAITING, None)
+    await looked.wait()
+    await browser.say("enter")
+    await browser.next("interview", state="granted")
+    may_answer.set()
+    await browser.say("accept")
+    assert (await browser.next("interview"))["state"] == "granted"
+
+
+async def test_a_claim_that_is_denied_is_answered_so_though_the_session_heard_of_a_change_meanwhile(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = await start()
+    await room.enter("anna", "granted")
+    browser = await room.join("anna")
+    node = room.nodes[0].node
+    member = node.hub.pool("main").members[session_id(browser)]
+    claim = node.store.claim
+
+    async def claim_and_hear(pool: str, item: Claim) -> Admission:
+        admission = await claim(pool, item)
+        member.compare(InterviewState.WAITING, None)
+        return admission
+
+    monkeypatch.setattr(node.store, "claim", claim_and_hear)
+    await browser.say("enter")
+    assert (await browser.next("interview"))["reason"] == "elsewhere"
 
 
 async def test_a_page_over_http_gets_a_token_without_the_permit_that_is_gone(start: Start) -> None:
