@@ -14,12 +14,20 @@ local ttl_ms = config.alive_ttl_ms
 local new_deadline = now + ttl_ms
 local scores = {}
 
+-- The TTL that was moved of a key that is another's: it goes with the deadline.
+local function put_back(key, session_id)
+  local at = deadline(session_id)
+  redis.call('PEXPIRE', key, at and math.max(1, at - now) or 1)
+end
+
 -- The cheap form: the TTL key still holds the connection. The record is read only if it does not.
 local function renew(session_id, connection_id)
   local key = alive_key(session_id)
-  if redis.call('GET', key) == connection_id then
-    redis.call('PEXPIRE', key, ttl_ms)
+  local holder = redis.call('GETEX', key, 'PX', ttl_ms)
+  if holder == connection_id then
     return RENEWED
+  elseif holder then
+    put_back(key, session_id)
   end
   local current, status, last =
     unpack(redis.call('HMGET', session_key(session_id), 'connection_id', 'status', 'last_connection_id'))

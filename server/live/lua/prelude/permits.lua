@@ -9,14 +9,26 @@ local function is_stale(record, fence)
   return fence and (fence ~= tonumber(record.fence) or state == 'waiting' or state == 'offered')
 end
 
+-- Where a session stands, by its state; if it has lost its connection, also where the absent ones are.
+local SETS_OF_STATE = { granted = { INTERVIEWS }, offered = { INTERVIEWS, OFFERS }, waiting = { LINE, READY } }
+local SET_OF_ABSENT = { granted = GRACE, waiting = ABSENT }
+local FIELDS_OF_STANDING = { 'ticket', 'offer_ends_at', 'ends_at', 'sits_out', 'waiting_since' }
+
 -- Take the session out of every set of the admission; the caller says where it goes next.
 local function clear_standing(record)
-  local session_id = record.session_id
-  for _, key in ipairs({ INTERVIEWS, OFFERS, GRACE, LINE, READY, ABSENT }) do
+  local session_id, state = record.session_id, record.interview_state
+  if state == 'none' then
+    return
+  end
+  is_stirred = true
+  for _, key in ipairs(SETS_OF_STATE[state]) do
     redis.call('ZREM', key, session_id)
   end
+  if record.lost_at and SET_OF_ABSENT[state] then
+    redis.call('ZREM', SET_OF_ABSENT[state], session_id)
+  end
   redis.call('ZREM', holding_key(record.user_id), session_id)
-  for _, field in ipairs({ 'ticket', 'offer_ends_at', 'ends_at', 'sits_out', 'waiting_since' }) do
+  for _, field in ipairs(FIELDS_OF_STANDING) do
     set(record, field, nil)
   end
 end

@@ -36,21 +36,21 @@ end
 -- while it is present, not in grace, and not sitting out a missed offer.
 local function settle(record)
   local session_id, state = record.session_id, record.interview_state
+  is_stirred = true
   if state ~= 'none' then
     redis.call('ZADD', holding_key(record.user_id), record.started_at, session_id)
   end
   if state == 'granted' or state == 'offered' then
-    redis.call('ZADD', INTERVIEWS, permit_deadline(record), session_id)
+    local ends_at = permit_deadline(record)
+    is_overdue = is_overdue or ends_at <= now
+    redis.call('ZADD', INTERVIEWS, ends_at, session_id)
     if state == 'granted' and record.lost_at then
       redis.call('ZADD', GRACE, record.lost_at, session_id)
-    else
-      redis.call('ZREM', GRACE, session_id)
     end
   elseif state == 'waiting' then
     if record.lost_at then
+      is_overdue = is_overdue or record.lost_at + ms(config.resume_s) <= now
       redis.call('ZADD', ABSENT, record.lost_at, session_id)
-    else
-      redis.call('ZREM', ABSENT, session_id)
     end
     if record.lost_at or record.sits_out then
       redis.call('ZREM', READY, session_id)
@@ -67,6 +67,7 @@ local function present(record, ttl_ms)
   if record.lost_at then
     set(record, 'lost_at', nil)
     redis.call('ZREM', OFFLINE, record.session_id)
+    redis.call('ZREM', record.interview_state == 'waiting' and ABSENT or GRACE, record.session_id)
     settle(record)
   end
 end

@@ -77,24 +77,27 @@ local function expire()
   elseif config.recovery_until then
     close_recovery()
   end
-  each_due(INTERVIEWS, now, expire_permit)
-  each_due(ABSENT, now - ms(config.resume_s), expire_ticket)
+  if is_overdue then
+    is_overdue = false
+    each_due(INTERVIEWS, now, expire_permit)
+    each_due(ABSENT, now - ms(config.resume_s), expire_ticket)
+    is_overdue = is_overdue or more
+  end
   return config.mode == 'open'
 end
 
 -- `claimant`, if any, is granted its place at once; everybody else gets an offer.
 local function pump(claimant)
-  if not expire() then
+  if not expire() or not is_stirred then
     return
   end
   for _ = 1, STEPS do
     local session_id = redis.call('ZRANGE', READY, 0, 0)[1]
-    if not session_id then
+    local is_waiting = session_id and is_ready(session_id)
+    if not session_id or is_waiting and not find_place() then
+      is_stirred = more
       return
-    elseif is_ready(session_id) then
-      if not find_place() then
-        return
-      end
+    elseif is_waiting then
       admit(session(session_id), claimant)
     end
   end

@@ -12,6 +12,10 @@ end
 local records = {}
 local changes = {}
 
+-- Whether a standing changed since the pump last came to its end: only then may it find more to do. And whether there
+-- may be deadlines that ran out: at first, and again as soon as one is set that lies in the past already.
+local is_stirred, is_overdue = true, true
+
 local function session_key(session_id)
   return PREFIX .. 'session:' .. session_id
 end
@@ -137,6 +141,7 @@ local function sweep(session_id)
     redis.call('ZREM', key, session_id)
   end
   redis.call('DEL', alive_key(session_id))
+  is_stirred = true
 end
 
 -- Give the record of a set's member to `act`.
