@@ -103,6 +103,14 @@ FAULTS = (
     Fault("a delayed hello replaces a newer one", "connect", "< tonumber(record.attempt or 0)", "< 0"),
     Fault("a holder in grace is reclaimed too soon", PUMP, "now - ms(config.permit_grace_min_s)", "now"),
     Fault("a returning holder is not put in front", PERMITS, "tonumber(record.front_until) >= now", "false"),
+    Fault("an old copy puts back into the line", "connect", "if is_in_line and not known.ticket", "if false"),
+    Fault(
+        "a node that has not heard of a claim in the window undoes it",
+        "connect",
+        "record.joined_in ~= config.epoch",
+        "true",
+    ),
+    Fault("a place taken over in the window counts as an old one", PERMITS, "  note_window(to)\n", ""),
 )
 
 

@@ -13,7 +13,7 @@ from server.domain.pool import Mode, PoolChanges, PoolConfig
 from server.domain.session import Status
 from server.live.dirty import StoreDirtySessions
 from server.live.store import Store
-from server.live.verbs import Connect, Connected, Known, Renewal
+from server.live.verbs import Connect, Connected, Known, Open, Renewal
 from tests.contract.conftest import POOL, START_MS, TEST_CLOCK, Bench, make_bench
 
 GRANTED, OFFERED, WAITING, NONE = (
@@ -255,6 +255,64 @@ async def test_a_place_in_line_that_was_given_up_for_a_later_one_is_the_later_on
     await register(bench, b, known["b"])
     await register(bench, c, known["c"])
     assert await line(bench) == ["s-c", "s-b"]
+
+
+@pytest.mark.parametrize("offer_s", [0, 90])
+async def test_who_left_the_line_is_not_put_back_into_it_by_an_old_copy(bench: Bench, offer_s: int) -> None:
+    await bench.configure(offer_s=offer_s)
+    a, b, c = await enter(bench, "a", "b", "c")
+    known = {"c": await remembered(bench, "c")}
+    if offer_s:
+        await bench.release("a")
+        assert await state(bench, "b") is OFFERED
+    copy = await copy_of(bench)
+    await bench.release("b")
+    for name in ("a", "b"):
+        known[name] = await remembered(bench, name)
+    await restore(bench, copy)
+    for connected, name in ((a, "a"), (b, "b"), (c, "c")):
+        await register(bench, connected, known[name])
+    left = await standing(bench, "b")
+    assert (left.state, left.reason) == (NONE, Reason.RELEASED)
+    assert await line(bench) == ["s-c"]
+    (told,) = [event for event in await bench.events() if event["type"] == "left_line"][-1:]
+    assert (told["session_id"], told["cause"]) == ("s-b", "recovered")
+
+
+async def test_who_joins_in_the_window_stays_in_the_line_though_the_node_has_not_heard_of_it(
+    bench: Bench,
+) -> None:
+    await enter(bench, "a")
+    b = await bench.connect("b")
+    unheard = await remembered(bench, "b")
+    await bench.redis.hset(CONFIG, "run_id", "another")
+    await bench.claim("b")
+    ticket = (await standing(bench, "b")).ticket
+    assert (await register(bench, b, unheard)).admission.ticket == ticket
+    await bench.set_clock(bench.wall_ms + 1)
+    await bench.redis.hset(CONFIG, "run_id", "yet another")
+    assert (await register(bench, b, unheard)).admission.state is NONE, "it joined in another window"
+
+
+async def test_a_place_taken_over_in_the_window_stays_though_the_node_has_not_heard_of_it(
+    bench: Bench,
+) -> None:
+    _, old = await enter(bench, "a", "b")
+    opened = await bench.store.open(POOL, Open(session_id="s-b2", user_id="b", given=True))
+    newer = await bench.store.connect(POOL, Connect(session_id=opened.session_id, node="n1"))
+    unheard = await remembered(bench, "b2")
+    await bench.redis.hset(CONFIG, "run_id", "another")
+    await register(bench, old, await remembered(bench, "b"))
+    assert (await bench.claim("b2", takeover=True)).state is WAITING
+    assert (await register(bench, newer, unheard)).admission.state is WAITING
+    assert await line(bench) == ["s-b2"]
+
+
+async def test_a_page_whose_token_knows_of_no_place_does_not_lose_the_one_it_has(bench: Bench) -> None:
+    await enter(bench, "a", "b")
+    await bench.redis.hset(CONFIG, "run_id", "another")
+    unheard = Known(user_id="b", started_at=START_MS)
+    assert (await bench.hello("b", known=unheard)).admission.state is WAITING
 
 
 async def test_a_clock_set_back_after_an_old_copy_came_back_leads_to_no_old_fence(bench: Bench) -> None:

@@ -446,6 +446,33 @@ class AdmissionMachine(RuleBasedStateMachine):
         if heals != "not yet" and self.lost:
             self.register_all_again()
 
+    @precondition(lambda self: self.connected("waiting", "offered"))
+    @rule(data=st.data())
+    def leave_the_line_between_copy_and_restore(self, data: st.DataObject) -> None:
+        """The copy has the session in the line; its node knows better."""
+        session_id = data.draw(st.sampled_from(self.connected("waiting", "offered")))
+        self.copy = Copy(self.live.copy(), copy.deepcopy(self.model))
+        self.call("release", {"session_id": session_id}, expect=lambda model: [model.release(session_id, None)])
+        self._restore(self.copy)
+        self.register_all_again()
+        assert self.model.sessions[session_id].state == "none"
+
+    @precondition(lambda self: self.connected("none"))
+    @rule(data=st.data(), takeover=st.booleans())
+    def claim_before_the_node_has_registered(self, data: st.DataObject, takeover: bool) -> None:
+        """The claim is one of the recovery window; the node tells how the session stood before."""
+        session_id = data.draw(st.sampled_from(self.connected("none")))
+        self._fail_over()
+        session = self.model.sessions[session_id]
+        known = Known(session.user_id, session.started_at, session.fence)
+        self.claim_for(session_id, takeover=takeover)
+        claimed = session.state
+        self.connect(session_id, known=known, connection_id=session.connection_id)
+        assert session.state == claimed
+
+    def connected(self, *states: str) -> list[str]:
+        return [s.session_id for s in self.model.active if s.connection_id is not None and s.state in states]
+
     @rule(session_id=session_ids)
     def come_with_an_old_token(self, session_id: str) -> None:
         """In a recovery window a page says that it holds a permit which it had once."""
@@ -528,6 +555,10 @@ class AdmissionMachine(RuleBasedStateMachine):
                 session = self.model.sessions[session_id]
                 assert session.state == "granted"
                 assert (session.fence or 0) >= (known.fence or 0)
+            elif is_back and was_recovering and known.ticket is None:
+                session = self.model.sessions[session_id]
+                is_in_line = session.state in ("waiting", "offered")
+                assert not is_in_line or session.joined_in == self.model.window
 
     # The end: everybody who is ready gets in, and every place comes back (invariant 9)
 

@@ -39,7 +39,10 @@ class Rules:
 
 @dataclass
 class Session:
-    """One stay. `deadline` None: offline. `lost_at`: since when it has no connection and no other sign of life."""
+    """One stay. `deadline` None: offline. `lost_at`: since when it has no connection and no other sign of life.
+
+    `joined_in`: the recovery window in which it came into the line.
+    """
 
     session_id: str
     user_id: str
@@ -62,6 +65,7 @@ class Session:
     attempt: int = 0
     browser_seen: bool = False
     was_connected: bool = False
+    joined_in: int | None = None
     ended: str | None = None
 
     @property
@@ -107,6 +111,7 @@ class ModelPool:
     has_history: bool = False
     changed_at: int = 0
     recovery_until: int | None = None
+    window: int = 0
     is_other_server: bool = False
     fence: int = 0
     ticket: int = 0
@@ -129,12 +134,17 @@ class ModelPool:
 
     def _open_window(self) -> None:
         self.recovery_until = self.now + self.rules.recovery_s * 1000
+        self.window += 1
         for counter in ("fence", "ticket", "connection_id"):
             setattr(self, counter, max(getattr(self, counter), self.wall))
 
     @property
     def is_recovering(self) -> bool:
         return self.is_other_server or (self.recovery_until is not None and self.recovery_until > self.now)
+
+    @property
+    def window_now(self) -> int | None:
+        return self.window if self.is_recovering else None
 
     def _next(self, counter: str) -> int:
         value: int = max(getattr(self, counter) + 1, self.wall)
@@ -265,7 +275,7 @@ class ModelPool:
         """A take-over: a permit moves under a higher fence, an offer or place as it is."""
         new.state, new.ticket = old.state, old.ticket
         new.offer_ends_at, new.ends_at = old.offer_ends_at, old.ends_at
-        new.sits_out, new.reason = False, None
+        new.sits_out, new.reason, new.joined_in = False, None, self.window_now
         if new.state == "granted":
             new.fence = self._next("fence")
             new.interview_started_at = old.interview_started_at
@@ -432,7 +442,7 @@ class ModelPool:
 
     def _adopt(self, session: Session, known: Known, *, is_from_node: bool) -> None:
         """The highest fence wins over whatever Redis holds; of the same fence, that it is given back; of tickets
-        the node's."""
+        the node's, and also that there is none, but for who joined in this window."""
         self.fence = max(self.fence, known.fence or 0)
         self.ticket = max(self.ticket, known.ticket or 0)
         fence, known_fence = session.fence or 0, known.fence or 0
@@ -442,10 +452,14 @@ class ModelPool:
             return
         if session.state == "granted" and known_fence >= fence and is_from_node:
             self._give_up(session, "released")
+        is_of_before = session.state in ("waiting", "offered") and session.joined_in != self.window
+        if is_of_before and known.ticket is None and is_from_node:
+            self._give_up(session, "released")
         is_moved = session.state == "waiting" and session.ticket != known.ticket and is_from_node
         if known.ticket is not None and (session.state == "none" or is_moved):
             session.clear()
             session.state, session.ticket, session.reason = "waiting", known.ticket, None
+            session.joined_in = self.window
 
     def _adopt_permit(self, session: Session, fence: int | None) -> None:
         session.clear()
@@ -577,7 +591,7 @@ class ModelPool:
     def _join(self, session: Session, *, wait: bool) -> Reply:
         before = replace(session)
         session.ticket = self._ticket_for(session)
-        session.state, session.reason = "waiting", None
+        session.state, session.reason, session.joined_in = "waiting", None, self.window_now
         self._pump(session)
         if session.state != "waiting":
             return self.standing(session)

@@ -81,7 +81,7 @@ end
 
 -- Bring the session to the standing that is remembered. The highest fence wins over whatever Redis holds; of the same
 -- fence whoever says that the permit is gone, since that came after the grant. A node, which has the connection, also
--- knows better than an old copy which ticket it is.
+-- knows better than an old copy which ticket it is, or that the line was left.
 local function adopt(record, known, is_from_node)
   outgrow('fence', known.fence)
   outgrow('ticket', known.ticket)
@@ -96,6 +96,10 @@ local function adopt(record, known, is_from_node)
     release(record, 'released', 'recovered')
   end
   local state = record.interview_state
+  local is_in_line = state == 'waiting' or state == 'offered'
+  if is_in_line and not known.ticket and is_from_node and record.joined_in ~= config.epoch then
+    release(record, 'released', 'recovered')
+  end
   local is_other = known.ticket ~= tonumber(record.ticket)
   if known.ticket and (state == 'none' or state == 'waiting' and is_other and is_from_node) then
     adopt_ticket(record, known.ticket)

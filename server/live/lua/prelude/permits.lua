@@ -106,12 +106,18 @@ local function new_ticket(record)
   return lowest and lowest - 1 or next_number('ticket')
 end
 
+-- Its place in the line is one of this recovery window: no old copy has it, and its node may not have heard of it yet.
+local function note_window(record)
+  set(record, 'joined_in', is_recovering() and config.epoch or nil)
+end
+
 local function wait_with(record, ticket)
   redis.call('ZADD', LINE, ticket, record.session_id)
   set(record, 'interview_state', 'waiting')
   set(record, 'reason', nil)
   set(record, 'ticket', ticket)
   set(record, 'waiting_since', record.waiting_since or wall)
+  note_window(record)
   settle(record)
 end
 
@@ -157,6 +163,7 @@ local function move_standing(from, to)
   for field, value in pairs(kept) do
     set(to, field, value)
   end
+  note_window(to)
   set(to, 'interview_state', state)
   set(to, 'reason', nil)
   if state == 'granted' then
