@@ -224,8 +224,8 @@ class Observer:
     """Hears each event and sees samples in between, in their order; what breaks a rule is kept in `faults`.
 
     `allowed`: the limit, or while a lowered one drains the number of places that are still taken. `returned_at`: when
-    (ms since 1970) somebody came back to the front of the line. `longest_idle_ms`: how long a place was seen idle
-    while a ready waiter waited.
+    (ms since 1970) somebody came back to the front of the line; `ever_reclaimed`: who could. `longest_idle_ms`: how
+    long a place was seen idle while a ready waiter waited.
     """
 
     replay: Replay = field(default_factory=Replay)
@@ -235,6 +235,7 @@ class Observer:
     faults: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     returned_at: list[int] = field(default_factory=list)
+    ever_reclaimed: set[str] = field(default_factory=set)
     longest_idle_ms: float = 0.0
     most: int = 0
     _fence: int = 0
@@ -299,6 +300,7 @@ class Observer:
     def _note_reclaimed(self, event: Mapping[str, str], who: str) -> None:
         if event["type"] == "released" and event.get("cause") == "grace":
             self._reclaimed.add(who)
+            self.ever_reclaimed.add(who)
         elif event["type"] in {"waiting", "granted"}:
             self._reclaimed.discard(who)
 
