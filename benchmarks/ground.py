@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 import asyncpg
 import httpx
+import msgspec
 import psutil
 
 from persistence.connect import connect as connect_postgres
@@ -85,13 +86,13 @@ class Ground:
 
     @asynccontextmanager
     async def store(self, changes: PoolChanges | None = None) -> AsyncIterator[Store]:
-        """A store on an emptied Redis, whose pool is changed so."""
+        """A store on an emptied Redis, whose pool is changed so. No recovery window: in it claims only join."""
         settings = Settings.read()
         timings = NodeTimings(settings.alive_ttl_s, settings.renew_s, settings.token_ttl_s, history=True)
         store = Store(
             connect_redis(self.redis.url),
             node="benchmark",
-            defaults=settings.pool_defaults(),
+            defaults=msgspec.structs.replace(settings.pool_defaults(), recovery_s=0),
             timings=timings,
         )
         try:
