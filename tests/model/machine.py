@@ -452,7 +452,9 @@ class AdmissionMachine(RuleBasedStateMachine):
         """The copy has the session in the line; its node knows better."""
         session_id = data.draw(st.sampled_from(self.connected("waiting", "offered")))
         self.copy = Copy(self.live.copy(), copy.deepcopy(self.model))
-        self.call("release", {"session_id": session_id}, expect=lambda model: [model.release(session_id, None)])
+        self.call(
+            "release", {"session_id": session_id}, expect=lambda model: [model.release(session_id, None)]
+        )
         self._restore(self.copy)
         self.register_all_again()
         assert self.model.sessions[session_id].state == "none"
