@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 
-import msgspec
 from msgspec import structs
 from starlette.types import Message, Receive
 from websockets.frames import CloseCode
@@ -50,6 +47,8 @@ from server.domain.session import EndReason, SessionRecord
 from server.domain.token import Verified
 from server.live.verbs import Claim, Connected, Drop, Finish, Look, Release, Update
 from server.node.hub import Held, LocalPool, is_newer, registration
+from server.node.incoming import CLOSED, decode, heartbeat_in, lost_because
+from server.node.inquiry import REDIS_AWAY, Ask, Inquiry
 from server.node.limits import MessageRate
 from server.node.line import is_due, told_of
 from server.node.node import Node
@@ -58,57 +57,16 @@ from server.node.refusals import RefusedError, refusal, refuse, retry_in_ms
 
 Wish = Enter | Accept | Leave | Complete
 
-CLOSED = "closed"
-REDIS_AWAY = "Redis does not answer; try again in a moment."
-SETTLES_WITHIN_S = 5.0
 # By how much an offer's end may differ and still be that of the same offer.
 SAME_OFFER_S = 0.5
 
-HEARTBEAT = b'{"type":"heartbeat"'
-
-_decoder: msgspec.json.Decoder[FromBrowser] = msgspec.json.Decoder(FromBrowser)
-_QUOTED = re.compile(r"'[^']*'")
-
 _REASON_OF_END = {EndReason.COMPLETED: Reason.COMPLETED, EndReason.KICKED: Reason.KICKED}
-_CAUSE_OF_CLOSE = {
-    Close.TOO_SLOW: TOO_SLOW,
-    Close.SUPERSEDED: "drain",
-    CloseCode.SERVICE_RESTART: "drain",
-}
-
-
-def decode(message: Message) -> FromBrowser:
-    """The message in an ASGI event. RefusedError, saying what is wrong, if it is none of ours."""
-    text = message.get("text")
-    if text is None:
-        raise RefusedError(
-            Close.BINARY, "binary", "Messages are JSON in text frames; a binary frame is none."
-        )
-    try:
-        return _decoder.decode(text)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        # What msgspec quotes is the browser's own and may be anything, even a token.
-        detail = _QUOTED.sub("'…'", str(error))
-        raise RefusedError(Close.BAD_MESSAGE, "bad_message", f"Bad message: {detail}.") from error
-
-
-def lost_because(disconnect: Message) -> str:
-    """Why a connection was lost, as `Drop.cause` says it."""
-    code, reason = disconnect.get("code", CloseCode.NO_STATUS_RCVD), disconnect.get("reason")
-    if code == CloseCode.ABNORMAL_CLOSURE and reason:
-        return str(reason)
-    return _CAUSE_OF_CLOSE.get(code, CLOSED)
 
 
 class Connection:
-    """A WebSocket whose hello was taken: a `Member` of the hub.
+    """A WebSocket whose hello was taken: a `Member` of the hub."""
 
-    Answers and events come on different ways and may overtake each other, and so may two answers. So while an answer
-    is under way (`_asking`), an event of this session, or another answer, is counted (`_heard`), and the session
-    looked at once more.
-    """
-
-    __slots__ = ("_asking", "_full_at", "_heard", "_node", "_pool", "_rate", "_transport", "held")
+    __slots__ = ("_full_at", "_inquiry", "_node", "_pool", "_rate", "_transport", "held")
 
     def __init__(self, node: Node, transport: Transport, held: Held, rate: MessageRate) -> None:
         self.held = held
@@ -117,8 +75,7 @@ class Connection:
         self._pool: LocalPool = node.hub.pool(held.pool)
         self._rate = rate
         self._full_at = 0.0
-        self._asking = 0
-        self._heard = 0
+        self._inquiry = Inquiry(self._pool.settled)
 
     # Life
 
@@ -146,18 +103,11 @@ class Connection:
 
     def _answer_at_once(self, frame: bytes) -> bool:
         """Answer a heartbeat without news, by far the most frequent message. False: it takes the usual way."""
-        if not frame.startswith(HEARTBEAT):
-            return False
-        try:
-            message = _decoder.decode(frame)
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        message = heartbeat_in(frame)
+        if message is None or message.visible not in (None, self.held.visible):
             return False
         full_at = self._rate.spend(self._full_at, asyncio.get_running_loop().time())
-        if (
-            not isinstance(message, Heartbeat)
-            or message.visible not in (None, self.held.visible)
-            or full_at is None
-        ):
+        if full_at is None:
             return False
         self._full_at = full_at
         self.send(Ack(message.seq))
@@ -293,16 +243,16 @@ class Connection:
 
     def _hear_grant(self, fence: int) -> None:
         """Said at once, without asking the store: somebody waits for it."""
-        if self._asking:
-            self._heard += 1
+        if self._inquiry.is_open:
+            self._inquiry.hear()
         elif fence > self.held.fence:
             ends_in_ms = self._pool.longest_interview_ms
             self._show(Admission(InterviewState.GRANTED, fence=fence, ends_in_ms=ends_in_ms))
 
     def _doubt(self, unless: InterviewState | None = None) -> None:
         """Look the session up again, unless the event only says what we know already."""
-        self._heard += 1
-        if not self._asking and self.held.standing.state is not unless:
+        self._inquiry.hear()
+        if not self._inquiry.is_open and self.held.standing.state is not unless:
             self._node.run_errand(self._look_again(), f"look {self.held.session_id}")
 
     async def _look_again(self) -> None:
@@ -313,35 +263,11 @@ class Connection:
         look = Look(session_id=self.held.session_id)
         return (await self._node.store.look(self.held.pool, look)).admission
 
-    async def _settled(self, ask: Callable[[], Awaitable[Admission]]) -> Admission:
-        """The answer; a later one, if an event of this session or another answer came while it was under way, or if
-        it comes from a Redis that has yet to be told what it has forgotten."""
-        self._asking += 1
-        try:
-            while True:
-                heard = self._heard
-                admission = await ask()
-                is_denied = admission.state is InterviewState.DENIED
-                if not self._pool.settled.is_set():
-                    await self._until_settled()
-                elif heard == self._heard or is_denied:
-                    break
-                # A denial is the answer to this claim alone: a look would not tell it.
-                ask = ask if is_denied else self._look
-            has_missed = heard != self._heard
-            self._heard += 1
-        finally:
-            self._asking -= 1
+    async def _settled(self, ask: Ask) -> Admission:
+        admission, has_missed = await self._inquiry.answer(ask, self._look)
         if has_missed:
             self._doubt()
         return admission
-
-    async def _until_settled(self) -> None:
-        try:
-            async with asyncio.timeout(SETTLES_WITHIN_S):
-                await self._pool.settled.wait()
-        except TimeoutError as error:
-            raise RedisAwayError(REDIS_AWAY) from error
 
     def compare(self, state: InterviewState, fence: int | None) -> None:
         """See `Member`."""
@@ -384,7 +310,7 @@ class Connection:
     def place(self, position: int, waiting: int) -> None:
         """See `Member`."""
         held = self.held
-        if held.standing.state is not InterviewState.WAITING or self._asking:
+        if held.standing.state is not InterviewState.WAITING or self._inquiry.is_open:
             return
         if not is_due(position, held.standing.position, _now() - held.told_at):
             return
@@ -458,7 +384,7 @@ class Connection:
 
     async def register_again(self) -> None:
         """See `Member`."""
-        held, store, heard = self.held, self._node.store, self._heard
+        held, store, heard = self.held, self._node.store, self._inquiry.heard
         try:
             connected = await store.connect(held.pool, registration(held, store.node))
         except StaleConnectionError:
@@ -469,7 +395,7 @@ class Connection:
             self._refuse(refusal(error))
         else:
             self._learn(connected.admission)
-            if heard != self._heard:
+            if heard != self._inquiry.heard:
                 self._doubt()
             if not self._node.hub.holds(self):
                 await self._drop(CLOSED)

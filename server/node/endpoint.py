@@ -17,8 +17,9 @@ from server.domain.errors import PresenceError, SessionEndedError
 from server.domain.messages import DRAIN, HELLO_WITHIN_S, SUBPROTOCOL, Close, Drain, Hello, encode
 from server.domain.token import Verified
 from server.live.verbs import Connect, Connected
-from server.node.connection import Connection, decode
+from server.node.connection import Connection
 from server.node.hub import Held, known_of
+from server.node.incoming import decode
 from server.node.limits import ConnectionLimits, MessageRate
 from server.node.node import Node
 from server.node.protocol import TRANSPORT, Transport
