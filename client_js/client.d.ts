@@ -9,6 +9,8 @@ export interface Options {
   page?: string;
   /** Asked for a new token when there is none, or when the server refused the one there was. */
   getToken?: () => Promise<string>;
+  /** Only bring back the session that this tab has kept; where there is none, the state is `ended` without a word. */
+  revive?: boolean;
 }
 
 /**
@@ -60,10 +62,15 @@ export interface Events {
   /** The standing: upon connecting, on every change, and as the answer to each request. */
   interview: Interview;
   online: undefined;
+  /** WebSockets are blocked here: the server sees this page over HTTP, and what changes is heard with a delay. */
+  fallback: undefined;
   offline: undefined;
   /** How full it is, at most twice a second; sent by the server only while somebody listens. */
   capacity: Capacity;
-  /** Over for good. `reason`: `completed`, `kicked`, `abandoned`, `cleanup`, `taken_over`, `bad_token`, ...; `code`: the close code. */
+  /**
+   * Over; nothing more is attempted. `reason`: `completed`, `kicked`, `abandoned`, `cleanup`, `bad_token`, ..., or
+   * `taken_over`: the session goes on in another tab, and `resume()` continues it here. `code`: the close code.
+   */
   ended: { reason: string; code: number };
   /** `code` is for programs (`redis_away`, `refused`, `bad_options`, ...), `message` for people. */
   error: { code: string; message: string; retry_in_ms?: number };
@@ -82,8 +89,10 @@ export interface Presence {
   leave(): void;
   /** The interview is finished: the session ends as completed. No later request overrides this one. */
   complete(): void;
-  /** Disconnects, for good. The session itself goes on. */
+  /** Disconnects. The session itself goes on. */
   close(): void;
+  /** "Continue here", after `taken_over` or `close()`: connects again, and the tab that has the session now loses it. */
+  resume(): void;
 }
 
 /** Connects this page, and keeps it connected. Never throws; what is wrong arrives as an `error` event. */

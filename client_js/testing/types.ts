@@ -6,6 +6,8 @@ const stop: () => void = mine.on("interview", (i: Interview) => i.position?.toFi
 mine.on("ended", ({ reason }) => reason.toUpperCase());
 mine.enter({ takeover: true });
 mine.setPage("learning");
+mine.on("fallback", () => mine.resume());
+connect({ revive: true });
 stop();
 presence?.close();
 
