@@ -49,6 +49,37 @@ class Interview(_FromJson):
 
 
 @dataclass(frozen=True, slots=True)
+class OpenedSession(_FromJson):
+    """A session that was opened, or `resumed`; `token` is for its browser, which loads `client_url`."""
+
+    session_id: str
+    token: str
+    ws_url: str
+    client_url: str
+    resumed: bool
+    interview: Interview
+
+    @classmethod
+    def from_json(cls, answer: Mapping[str, Any]) -> Self:
+        """From the server's answer."""
+        values = {**answer, "interview": Interview.from_json(answer["interview"])}
+        return super(OpenedSession, cls).from_json(values)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Whether the participant may be in the interview now.
+
+    `is_confirmed` False: the server is away, and `interview` is what was last known. Then `may_enter` is True only for
+    who was in already, or with `fail_open`.
+    """
+
+    interview: Interview
+    may_enter: bool
+    is_confirmed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Capacity(_FromJson):
     """How full the pool is. `active`: permits held, without offers; `waiting`: tickets, without offers."""
 
