@@ -1,0 +1,88 @@
+"""The watcher: hears in the browser what the iframe hears, and reruns the app when that is news to Python."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from presence_tracker.errors import PresenceUnavailableError, SessionGoneError
+from presence_tracker.streamlit_ui.assets import component, has_components
+from presence_tracker.streamlit_ui.run import PageState, Placed, page_state
+
+if TYPE_CHECKING:
+    from presence_tracker.identity import Identity
+    from presence_tracker.tracker import PresenceTracker
+
+TEXTS = ("elsewhere", "continue_here")
+BAD_TOKEN = "bad_token"  # noqa: S105 - the name of a reason
+
+
+def place(tracker: PresenceTracker, placed: Placed) -> None:
+    """Tell the browser what this run knows; heed what the page said that made the app rerun."""
+    identity = tracker.identity
+    if identity is None or identity.session_id is None or not has_components():
+        return
+    state = page_state(tracker.api.pool)
+    if placed.known is None:
+        changed = _mount(tracker, placed, identity, state)
+        if changed is not None:
+            _heed(tracker, state, changed)
+    identity = tracker.identity or identity
+    if known_of(identity, state) != placed.known:
+        state.turn += 1
+        _mount(tracker, placed, identity, state)
+
+
+def known_of(identity: Identity, state: PageState) -> dict[str, Any]:
+    """What Python knows, in the watcher's words."""
+    interview = identity.interview
+    return {
+        "session": identity.session_id,
+        "standing": _standing_of(identity, state),
+        "position": None if interview is None else interview.position,
+    }
+
+
+def _standing_of(identity: Identity, state: PageState) -> str | None:
+    if state.is_elsewhere:
+        return "elsewhere"
+    if identity.has_ended:
+        return "ended"
+    if identity.interview is None:
+        return None
+    if identity.is_granted:
+        return "granted"
+    return "line" if identity.is_in_line else "out"
+
+
+def _mount(
+    tracker: PresenceTracker, placed: Placed, identity: Identity, state: PageState
+) -> dict[str, Any] | None:
+    placed.known = known_of(identity, state)
+    texts = {key: tracker.text(key) for key in TEXTS}
+    data = {"session": identity.session_id, "known": placed.known, "texts": texts}
+    with placed.watcher:
+        key = f"presence_watcher:{tracker.api.pool}:{state.turn}"
+        result = component("watcher")(key=key, data=data, on_changed_change=_nothing)
+    changed: dict[str, Any] | None = result.get("changed")
+    return changed
+
+
+def _nothing() -> None:
+    """Streamlit wants a callback to know the trigger's name."""
+
+
+def _heed(tracker: PresenceTracker, state: PageState, changed: dict[str, Any]) -> None:
+    state.is_elsewhere = changed["standing"] == "elsewhere"
+    if state.is_elsewhere:
+        return
+    tracker.standing(claim=False)
+    if changed["reason"] == BAD_TOKEN:
+        _renew_token(tracker, state)
+
+
+def _renew_token(tracker: PresenceTracker, state: PageState) -> None:
+    session_id = tracker.session_id
+    with suppress(PresenceUnavailableError, SessionGoneError):
+        if session_id is not None:
+            state.renewed = {session_id: tracker.api.new_token(session_id)}
