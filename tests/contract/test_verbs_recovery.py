@@ -308,6 +308,25 @@ async def test_a_place_taken_over_in_the_window_stays_though_the_node_has_not_he
     assert await line(bench) == ["s-b2"]
 
 
+@pytest.mark.parametrize("limit", [pytest.param(1, id="a place in line"), pytest.param(2, id="a permit")])
+async def test_what_moved_to_the_persons_other_session_since_the_copy_is_not_doubled(
+    bench: Bench, limit: int
+) -> None:
+    await bench.configure(limit=limit)
+    await enter(bench, "a", "b")
+    before = await remembered(bench, "b")
+    await bench.store.open(POOL, Open(session_id="s-b2", user_id="b", given=True))
+    newer = await bench.store.connect(POOL, Connect(session_id="s-b2", node="n1"))
+    copy = await copy_of(bench)
+    await bench.claim("b2", takeover=True)
+    known = await remembered(bench, "b2")
+    await restore(bench, copy)
+    moved = await register(bench, newer, known)
+    assert (moved.admission.ticket, moved.admission.fence) == (known.ticket, known.fence)
+    assert await standing(bench, "b") == Admission(state=NONE, reason=Reason.TAKEN_OVER)
+    assert (await bench.hello("b", known=before)).admission.state is NONE, "an old token"
+
+
 async def test_a_page_whose_token_knows_of_no_place_does_not_lose_the_one_it_has(bench: Bench) -> None:
     await enter(bench, "a", "b")
     await bench.redis.hset(CONFIG, "run_id", "another")
@@ -376,6 +395,14 @@ async def test_an_operators_limit_comes_back_from_a_nodes_memory(bench: Bench) -
     await wipe(bench)
     config = await bench.store.config(POOL)
     assert (config.limit, config.mode) == (7, Mode.PAUSED)
+
+
+async def test_what_an_app_declared_comes_back_from_a_nodes_memory(bench: Bench) -> None:
+    await bench.configure(declared_limit=7)
+    await bench.configure(limit=4)
+    await wipe(bench)
+    assert (await bench.configure(declared_limit=7)).limit == 4
+    assert (await bench.configure(declared_limit=5)).limit == 5
 
 
 async def test_the_newest_memory_of_any_node_wins(bench: Bench) -> None:

@@ -23,6 +23,7 @@ class Rules:
     """The pool's configuration; the fields are those of PoolConfig."""
 
     limit: int = 1
+    declared_limit: int | None = None
     mode: str = "open"
     offer_s: int = 12
     max_interview_s: int = 0
@@ -447,7 +448,7 @@ class ModelPool:
         self.ticket = max(self.ticket, known.ticket or 0)
         fence, known_fence = session.fence or 0, known.fence or 0
         if known.holds:
-            if known_fence > fence:
+            if known_fence > fence and self._outranks_others(session, known_fence):
                 self._adopt_permit(session, known.fence)
             return
         if session.state == "granted" and known_fence >= fence and is_from_node:
@@ -456,10 +457,35 @@ class ModelPool:
         if is_of_before and known.ticket is None and is_from_node:
             self._give_up(session, "released")
         is_moved = session.state == "waiting" and session.ticket != known.ticket and is_from_node
-        if known.ticket is not None and (session.state == "none" or is_moved):
+        if known.ticket is None or not (session.state == "none" or is_moved):
+            return
+        if self._owns_ticket(session, known.ticket, is_from_node=is_from_node):
             session.clear()
             session.state, session.ticket, session.reason = "waiting", known.ticket, None
             session.joined_in = self.window
+
+    def _outranks_others(self, session: Session, fence: int) -> bool:
+        """Whether this permit is the person's newest, if there may be one; the others are then older copies of it."""
+        holding = [other for other in self._others_of(session) if other.state == "granted"]
+        if self.rules.permits_per_user != 1:
+            return True
+        if any((other.fence or 0) > fence for other in holding):
+            return False
+        for other in holding:
+            self._give_up(other, "taken_over")
+        return True
+
+    def _owns_ticket(self, session: Session, ticket: int, *, is_from_node: bool) -> bool:
+        """A ticket that two sessions claim is that of the one whose node says so."""
+        others = [other for other in self._others_of(session) if other.ticket == ticket]
+        if others and not is_from_node:
+            return False
+        for other in others:
+            self._give_up(other, "taken_over")
+        return True
+
+    def _others_of(self, session: Session) -> list[Session]:
+        return [other for other in self.of_user(session.user_id) if other is not session]
 
     def _adopt_permit(self, session: Session, fence: int | None) -> None:
         session.clear()
@@ -667,6 +693,9 @@ class ModelPool:
             if self.rules != memory[0]:
                 self.changed_at = memory[1]
             self.rules = replace(memory[0])
+        declared = changes.get("declared_limit")
+        if declared not in (None, self.rules.declared_limit):
+            changes = {"limit": declared, **changes}
         changed = replace(self.rules, **changes)
         if changed != self.rules:
             self.rules = changed

@@ -5,24 +5,27 @@
 -- Returns  head, then the configuration as JSON
 
 local request = cjson.decode(ARGV[1])
+local NOT_SET = cjson.null
 
 local function write(fields)
   local flat = {}
   for name, value in pairs(fields) do
-    config[name] = value
-    flat[#flat + 1] = name
-    flat[#flat + 1] = type(value) == 'number' and string.format('%.14g', value) or value
+    if value ~= NOT_SET then
+      config[name] = value
+      flat[#flat + 1] = name
+      flat[#flat + 1] = type(value) == 'number' and string.format('%.14g', value) or value
+    end
   end
   if #flat > 0 then
     redis.call('HSET', CONFIG, unpack(flat))
   end
 end
 
--- Only what differs counts as a change.
+-- Only what is set and differs counts as a change.
 local function differing(fields)
   local differ, names = {}, {}
   for name, value in pairs(fields) do
-    if config[name] ~= value then
+    if value ~= NOT_SET and config[name] ~= value then
       differ[name] = value
       names[#names + 1] = name
     end
@@ -45,6 +48,15 @@ local function change(fields, changed_at)
     write(differ)
     write({ changed_at = changed_at })
     tell_change(names)
+  end
+end
+
+-- An app declares the limit each time it starts. Only another one than it declared last sets the limit, so that what an
+-- operator set since then stays; a limit that is named beside it is the newer word.
+local function heed_declaration(changes)
+  local declared = changes.declared_limit
+  if declared and declared ~= config.declared_limit and not changes.limit then
+    changes.limit = declared
   end
 end
 
@@ -72,6 +84,7 @@ end
 if request.memory and (not is_known or request.memory.changed_at > (config.changed_at or 0)) then
   change(request.memory.config, request.memory.changed_at)
 end
+heed_declaration(request.changes)
 -- A change is newer than any before it, also if the clock was set back since.
 change(request.changes, math.max((config.changed_at or 0) + 1, wall))
 if config.mode ~= 'open' then

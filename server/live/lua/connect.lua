@@ -59,6 +59,40 @@ local function remembered(item)
   return record
 end
 
+-- Of several permits of a person who may have one, that with the highest fence is the newest: it moved since the copy was
+-- made. Returns whether this one is.
+local function outranks_others(record, fence)
+  if config.permits_per_user ~= 1 then
+    return true
+  end
+  local older = {}
+  for _, other in ipairs(held_elsewhere(record)) do
+    if other.interview_state == 'granted' then
+      if tonumber(other.fence) > fence then
+        return false
+      end
+      older[#older + 1] = other
+    end
+  end
+  for _, other in ipairs(older) do
+    yield(other, record)
+  end
+  return true
+end
+
+-- A ticket is one session's. If another one of the user has it, it moved: whose connection a node holds has it now.
+local function owns_ticket(record, ticket, is_from_node)
+  for _, other in ipairs(held_elsewhere(record)) do
+    if tonumber(other.ticket) == ticket then
+      if not is_from_node then
+        return false
+      end
+      yield(other, record)
+    end
+  end
+  return true
+end
+
 local function adopt_permit(record, known)
   clear_standing(record)
   local started_at = record.interview_started_at or wall
@@ -87,7 +121,7 @@ local function adopt(record, known, is_from_node)
   outgrow('ticket', known.ticket)
   local fence, known_fence = tonumber(record.fence or 0), known.fence or 0
   if known.holds then
-    if known_fence > fence then
+    if known_fence > fence and outranks_others(record, known_fence) then
       adopt_permit(record, known)
     end
     return
@@ -100,8 +134,8 @@ local function adopt(record, known, is_from_node)
   if is_in_line and not known.ticket and is_from_node and record.joined_in ~= config.epoch then
     release(record, 'released', 'recovered')
   end
-  local is_other = known.ticket ~= tonumber(record.ticket)
-  if known.ticket and (state == 'none' or state == 'waiting' and is_other and is_from_node) then
+  local is_moved = state == 'waiting' and known.ticket ~= tonumber(record.ticket) and is_from_node
+  if known.ticket and (state == 'none' or is_moved) and owns_ticket(record, known.ticket, is_from_node) then
     adopt_ticket(record, known.ticket)
   end
 end

@@ -149,6 +149,12 @@ local function held_elsewhere(record)
   return held
 end
 
+-- What one session holds, another one of the same user has.
+local function yield(from, to)
+  end_standing(from, 'taken_over')
+  event('taken_over', from, 'cause', to.session_id)
+end
+
 -- Permit, offer or ticket go from one session of a user to another; a permit under a higher fence.
 local function move_standing(from, to)
   local state, ticket = from.interview_state, from.ticket
@@ -157,8 +163,7 @@ local function move_standing(from, to)
     kept[field] = from[field]
   end
   local interview_started_at, waited_s = from.interview_started_at, from.waited_s
-  end_standing(from, 'taken_over')
-  event('taken_over', from, 'cause', to.session_id)
+  yield(from, to)
   clear_standing(to)
   for field, value in pairs(kept) do
     set(to, field, value)
