@@ -25,9 +25,13 @@ class Mode(StrEnum):
 
 
 class PoolConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What a pool is set to. The fields are those of the Redis hash `presence:{pool}:config`."""
+    """What a pool is set to. The fields are those of the Redis hash `presence:{pool}:config`.
+
+    `declared_limit`: the limit that the app declared last, if any; an operator may have set another one since.
+    """
 
     limit: int = 3
+    declared_limit: int | None = None
     mode: Mode = Mode.OPEN
     offer_s: float = 90
     max_interview_s: float = 0
@@ -43,9 +47,14 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PoolChanges(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Changes to a pool's configuration; what is not named stays. The body of `PUT /v1/pools/{pool}`."""
+    """Changes to a pool's configuration; what is not named stays. The body of `PUT /v1/pools/{pool}`.
+
+    `declared_limit` sets the limit only if it differs from the one declared last, or none was: for apps, which declare
+    it each time they start.
+    """
 
     limit: Limit | None = None
+    declared_limit: Limit | None = None
     mode: Mode | None = None
     offer_s: Seconds | None = None
     max_interview_s: Seconds | None = None

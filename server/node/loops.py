@@ -251,7 +251,9 @@ class Loops:
 def _say_what_differs(name: str, config: PoolConfig, settings: PoolConfig) -> None:
     """A pool keeps what it was created or configured with, whatever the settings say later."""
     ours, theirs = structs.asdict(settings), structs.asdict(config)
-    differing = {field: theirs[field] for field, value in ours.items() if theirs[field] != value}
+    differing = {
+        field: theirs[field] for field, value in ours.items() if value is not None and theirs[field] != value
+    }
     if differing:
         log.info("pool_differs_from_settings", pool=name, counts=differing)
 

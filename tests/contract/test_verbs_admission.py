@@ -44,6 +44,21 @@ async def test_a_claim_is_granted_while_there_is_a_place_and_waits_in_order_afte
     assert (state.active, state.waiting, state.available, state.online) == (3, 2, 0, 5)
 
 
+async def test_a_limit_declared_again_leaves_what_was_set_since(bench: Bench) -> None:
+    assert (await bench.configure(declared_limit=7)).limit == 7
+    assert (await bench.configure(limit=4)).declared_limit == 7
+    events = await bench.events()
+    assert (await bench.configure(declared_limit=7)).limit == 4
+    assert await bench.events() == events
+    assert (await bench.configure(declared_limit=8)).limit == 8
+
+
+async def test_a_limit_that_is_named_beside_the_declared_one_counts(bench: Bench) -> None:
+    config = await bench.configure(limit=2, declared_limit=9)
+    assert (config.limit, config.declared_limit) == (2, 9)
+    assert (await bench.configure(declared_limit=9)).limit == 2
+
+
 async def test_many_claims_in_one_call_never_exceed_the_limit(bench: Bench) -> None:
     await bench.configure(limit=7)
     names = [f"u{n}" for n in range(200)]

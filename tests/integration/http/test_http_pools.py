@@ -54,8 +54,29 @@ async def test_put_changes_what_is_named_and_creates_the_pool(api: Api) -> None:
 
 async def test_every_field_of_a_pool_can_be_set(api: Api) -> None:
     config = await api.ok("GET", "/v1/pools/main")
-    other = {name: value + 1 for name, value in config.items() if name != "mode"} | {"mode": "paused"}
+    numbers = {name: value for name, value in config.items() if name not in ("mode", "declared_limit")}
+    other = {name: value + 1 for name, value in numbers.items()} | {"mode": "paused", "declared_limit": 9}
     assert await api.ok("PUT", "/v1/pools/main", other) == other
+
+
+async def test_an_app_declares_its_limit_without_undoing_an_operators(api: Api) -> None:
+    limit_of = {}
+    for step, body in enumerate(
+        ({"declared_limit": 5}, {"limit": 2}, {"declared_limit": 5}, {"declared_limit": 6})
+    ):
+        limit_of[step] = (await api.ok("PUT", "/v1/pools/main", body))["limit"]
+    assert list(limit_of.values()) == [5, 2, 2, 6]
+    assert (await api.ok("GET", "/v1/pools/main"))["declared_limit"] == 6
+
+
+async def test_a_declaration_makes_the_pool_and_lets_the_next_in(api: Api) -> None:
+    created = await api.ok("PUT", "/v1/pools/lab", {"declared_limit": 1})
+    assert (created["limit"], created["declared_limit"]) == (1, 1)
+    sessions = [await api.open(name, pool="lab") for name in ("anna", "ben")]
+    for opened in sessions:
+        await api.call("POST", f"/v1/sessions/{opened['session_id']}/interview", {}, pool="lab")
+    await api.ok("PUT", "/v1/pools/lab", {"declared_limit": 2})
+    assert (await api.ok("GET", "/v1/capacity", pool="lab"))["waiting"] == 0
 
 
 async def test_raising_the_limit_lets_the_next_in_at_once(api: Api) -> None:
@@ -70,6 +91,8 @@ async def test_raising_the_limit_lets_the_next_in_at_once(api: Api) -> None:
     "body",
     [
         {"limit": -1},
+        {"declared_limit": -1},
+        {"declared_limit": "3"},
         {"limit": "3"},
         {"limit": 1.5},
         {"mode": "shut"},
