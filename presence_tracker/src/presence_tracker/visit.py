@@ -66,14 +66,14 @@ class Visit:
 
     def catch_up(self) -> None:
         """Tell the server what the app said while it was away, or just now."""
-        identity = self._known()
-        if identity.session_id is None:
-            self._open(identity)
-        elif identity.wanted_page not in (None, identity.page) and not identity.has_ended:
-            self._tell_page(str(identity.wanted_page))
-        if self._known().language_code != identity.told_language:
+        if self._known().session_id is None:
+            self._open(self._known())
+        known = self._known()
+        if known.wanted_page not in (None, known.page):
+            self._tell_page(str(known.wanted_page))
+        if known.language_code != known.told_language:
             self._tell_language()
-        if self._known().wants_completion:
+        if known.wants_completion:
             self._answer(self._api.complete)
 
     def ask(self, question: Question) -> Interview:
