@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test soak check bench format clean
+.PHONY: run example test soak check bench format clean
 
 $(READY): pyproject.toml presence_tracker/pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -13,6 +13,9 @@ $(READY): pyproject.toml presence_tracker/pyproject.toml constraints.txt
 
 run: $(READY)
 	$(BIN)/presence dev $(if $(PORT),--port $(PORT))
+
+example: $(READY)
+	$(BIN)/python -m examples.streamlit_app.run $(if $(PORT),--port $(PORT))
 
 test: $(READY)
 	$(BIN)/python -m tests.prerequisites

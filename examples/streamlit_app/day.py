@@ -1,0 +1,91 @@
+"""The last hours as the presence server tells them: sessions, and how many interviews ran at once."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import accumulate
+
+import altair as alt
+import httpx
+import streamlit as st
+from presence_tracker.config import find_config
+
+from presence_tracker import PresenceUnavailable
+
+TIMEOUT_S = 3
+PAGE = 500
+
+
+@dataclass(frozen=True)
+class Day:
+    """The sessions since `begin`, newest first. `history` is Postgres: `ok`, `down` or `off`."""
+
+    begin: datetime
+    limit: int
+    sessions: list[dict]
+    history: str
+
+
+def look_back(hours: int) -> Day:
+    """Ask the server. Raises PresenceUnavailable if it is away."""
+    begin = datetime.now(UTC) - timedelta(hours=hours)
+    try:
+        history = _ask("/readyz", fails=False).get("postgres", "down")
+        sessions = _sessions(begin, {"status": "active"} if history == "down" else {})
+        return Day(begin, _ask("/v1/capacity")["limit"], sessions, history)
+    except httpx.HTTPError as error:
+        raise PresenceUnavailable("The presence server does not answer.") from error
+
+
+def running_at_once(day: Day) -> list[dict]:
+    """How many interviews ran from each moment on at which one began or ended."""
+    now = datetime.now(UTC)
+    changes = []
+    for session in day.sessions:
+        if session["interview_started_at"]:
+            ended = session["interview_ended_at"]
+            changes.append((datetime.fromisoformat(session["interview_started_at"]), 1))
+            changes.append((datetime.fromisoformat(ended), -1) if ended else (now, 0))
+    changes.sort()
+    counts = accumulate(change for _, change in changes)
+    return [
+        {"time": at.isoformat(), "interviews": count} for (at, _), count in zip(changes, counts, strict=True)
+    ]
+
+
+def chart_of(day: Day) -> alt.LayerChart:
+    """The plot: an area of steps, and the limit above it."""
+    points = running_at_once(day) or [{"time": datetime.now(UTC).isoformat(), "interviews": 0}]
+    top = max(day.limit, *(point["interviews"] for point in points)) + 1
+    scale = alt.Scale(domain=[0, top])
+    axis = alt.Axis(title=None, tickMinStep=1, format="d")
+    area = alt.Chart(alt.Data(values=points)).mark_area(interpolate="step-after", line=True, opacity=0.4)
+    limit = alt.Chart(alt.Data(values=[{"limit": day.limit}])).mark_rule(strokeDash=[6, 4], color="#d33")
+    return alt.layer(
+        area.encode(x=alt.X("time:T", title=None), y=alt.Y("interviews:Q", scale=scale, axis=axis)),
+        limit.encode(y="limit:Q", tooltip="limit:Q"),
+    ).properties(height=220)
+
+
+def _sessions(begin: datetime, query: dict[str, str]) -> list[dict]:
+    found: list[dict] = []
+    cursor = {}
+    while True:
+        page = _ask("/v1/sessions", limit=PAGE, **query, **cursor)
+        found += [each for each in page["sessions"] if datetime.fromisoformat(each["started_at"]) >= begin]
+        if (
+            page["next_cursor"] is None or len(found) % PAGE
+        ):  # newest first: a shorter page reaches back far enough
+            return found
+        cursor = {"cursor": page["next_cursor"]}
+
+
+def _ask(path: str, *, fails: bool = True, **query: object) -> dict:
+    answer = _http().get(path, params=query)
+    return answer.raise_for_status().json() if fails else answer.json()
+
+
+@st.cache_resource
+def _http() -> httpx.Client:
+    config = find_config()
+    headers = {"Authorization": f"Bearer {config.api_key}"}
+    return httpx.Client(base_url=config.url, headers=headers, timeout=TIMEOUT_S)
