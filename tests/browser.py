@@ -77,7 +77,7 @@ class Browser:
 
 
 class Network:
-    """A TCP proxy that can stop forwarding without closing anything, as a lost network does."""
+    """A TCP proxy that can stop forwarding, as a lost network does: no data gets through, and no closing either."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
@@ -91,6 +91,10 @@ class Network:
         """Forward nothing any more."""
         self._flows.clear()
 
+    def restore(self) -> None:
+        """Forward again, first what has waited."""
+        self._flows.set()
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection(*self._target)
         self._writers += [writer, far_writer]
@@ -102,6 +106,7 @@ class Network:
             while data := await source.read(65536):
                 await self._flows.wait()
                 sink.write(data)
+        await self._flows.wait()
         sink.close()
 
     @asynccontextmanager
