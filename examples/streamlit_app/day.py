@@ -1,8 +1,9 @@
 """The last hours as the presence server tells them: sessions, and how many interviews ran at once."""
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import accumulate
 
 import altair as alt
 import httpx
@@ -36,34 +37,40 @@ def look_back(hours: int) -> Day:
         raise PresenceUnavailable("The presence server does not answer.") from error
 
 
-def running_at_once(day: Day) -> list[dict]:
-    """How many interviews ran from each moment on at which one began or ended."""
-    now = datetime.now(UTC)
-    changes = []
-    for session in day.sessions:
-        if session["interview_started_at"]:
-            ended = session["interview_ended_at"]
-            changes.append((datetime.fromisoformat(session["interview_started_at"]), 1))
-            changes.append((datetime.fromisoformat(ended), -1) if ended else (now, 0))
-    changes.sort()
-    counts = accumulate(change for _, change in changes)
-    return [
-        {"time": at.isoformat(), "interviews": count} for (at, _), count in zip(changes, counts, strict=True)
-    ]
+def running_at_once(sessions: list[dict]) -> list[dict]:
+    """How many were in the interview, from each moment on at which somebody came or left.
+
+    Whoever goes on in another window has two sessions of one interview: they count once.
+    """
+    inside: Counter[str] = Counter()
+    counts = {}
+    for at, change, user in sorted(_changes(sessions)):
+        inside[user] += change
+        if not inside[user]:
+            del inside[user]
+        counts[at] = len(inside)
+    counts[datetime.now(UTC)] = len(inside)
+    return [{"time": at.isoformat(), "interviews": count} for at, count in counts.items()]
+
+
+def _changes(sessions: list[dict]) -> Iterator[tuple[datetime, int, str]]:
+    for session in sessions:
+        for moment, change in (("interview_started_at", 1), ("interview_ended_at", -1)):
+            if session[moment]:
+                yield datetime.fromisoformat(session[moment]), change, session["user_id"]
 
 
 def chart_of(day: Day) -> alt.LayerChart:
-    """The plot: an area of steps, and the limit above it."""
-    points = running_at_once(day) or [{"time": datetime.now(UTC).isoformat(), "interviews": 0}]
-    top = max(day.limit, *(point["interviews"] for point in points)) + 1
-    scale = alt.Scale(domain=[0, top])
-    axis = alt.Axis(title=None, tickMinStep=1, format="d")
-    area = alt.Chart(alt.Data(values=points)).mark_area(interpolate="step-after", line=True, opacity=0.4)
+    """The plot: an area of steps, and the limit as a dashed line."""
+    points = running_at_once(day.sessions)
+    top = max(day.limit, *(point["interviews"] for point in points), 1) + 1
+    y = alt.Y("interviews:Q", title=None, stack=None, scale=alt.Scale(domain=[0, top])).axis(
+        tickMinStep=1, format="d"
+    )
+    steps = alt.Chart(alt.Data(values=points)).mark_area(interpolate="step-after", line=True, opacity=0.4)
     limit = alt.Chart(alt.Data(values=[{"limit": day.limit}])).mark_rule(strokeDash=[6, 4], color="#d33")
-    return alt.layer(
-        area.encode(x=alt.X("time:T", title=None), y=alt.Y("interviews:Q", scale=scale, axis=axis)),
-        limit.encode(y="limit:Q", tooltip="limit:Q"),
-    ).properties(height=220)
+    time = alt.X("time:T", title=None).axis(format="%H:%M", labelOverlap=True)
+    return alt.layer(steps.encode(x=time, y=y), limit.encode(y="limit:Q")).properties(height=220)
 
 
 def _sessions(begin: datetime, query: dict[str, str]) -> list[dict]:

@@ -46,13 +46,14 @@ def show_day() -> None:
     show_sessions(day)
     st.subheader("Interviews running, last 24 hours")
     st.altair_chart(chart_of(day))
+    st.caption("Dashed: the limit.")
 
 
 def show_sessions(day: Day) -> None:
     """Those of the last hours, newest first."""
     st.subheader("Sessions")
     rows = [{**each, "standing": each["interview"]["state"]} for each in day.sessions]
-    st.dataframe(rows, column_config=COLUMNS, column_order=list(COLUMNS), hide_index=True, height=280)
+    st.dataframe(rows, column_config=COLUMNS, column_order=list(COLUMNS), hide_index=True)
 
 
 st.title("Operator")
