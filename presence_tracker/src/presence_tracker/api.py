@@ -21,6 +21,7 @@ CLEANUP_TIMEOUT_S = 30.0
 # A server that lost all its memory must hear of the limit again from an app that runs on.
 DECLARE_AGAIN_S = 60.0
 CONFLICT = 409
+UNKNOWN_POOL = "unknown_pool"
 
 
 class PresenceApi:
@@ -42,12 +43,17 @@ class PresenceApi:
     ) -> None:
         self.url = url
         self.pool = pool
-        self._caller = Caller(_client(url, api_key, timeout_s), dev_mode=dev_mode)
+        self._client = _client(url, api_key, timeout_s)
+        self._caller = Caller(self._client, dev_mode=dev_mode)
         self._declaring = threading.Lock()
         self._declared: tuple[int, float] | None = None
 
     def __repr__(self) -> str:
         return f"PresenceApi({self.url!r}, pool={self.pool!r})"
+
+    def close(self) -> None:
+        """Close its connections; a program that asks for as long as it runs need not."""
+        self._client.close()
 
     # Sessions. All may be repeated: a lost answer and a second try end in the same state.
 
@@ -142,7 +148,12 @@ class PresenceApi:
             is_repeatable=False,
             timeout_s=CLEANUP_TIMEOUT_S,
         )
-        return int(object_of(self._caller.send(request))["abandoned"])
+        try:
+            return int(object_of(self._caller.send(request))["abandoned"])
+        except PresenceRequestError as error:
+            if error.code == UNKNOWN_POOL:  # nobody has used it yet
+                return 0
+            raise
 
     @property
     def _query(self) -> Mapping[str, str]:
@@ -170,7 +181,7 @@ class PresenceApi:
         try:
             return self._ask(method, path)
         except PresenceRequestError as error:
-            if error.code != "unknown_pool":
+            if error.code != UNKNOWN_POOL:
                 raise
         self._ask("PUT", self._pool_path, {})
         return self._ask(method, path)

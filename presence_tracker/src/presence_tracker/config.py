@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import sys
@@ -73,13 +72,11 @@ def _secrets() -> dict[str, str]:
 
 def _section(name: str) -> Mapping[str, object]:
     """A section of `st.secrets`; empty if there is none, or no Streamlit."""
-    if importlib.util.find_spec("streamlit") is None:
-        return {}
-    import streamlit as st  # noqa: PLC0415 - only where Streamlit is
-
     try:
+        import streamlit as st  # noqa: PLC0415 - only where Streamlit is
+
         section = st.secrets[name]
-    except (KeyError, FileNotFoundError):
+    except (ImportError, KeyError, FileNotFoundError):
         return {}
     if not isinstance(section, Mapping):
         raise PresenceConfigError(
@@ -150,6 +147,6 @@ def _key(keys: str) -> str:
 def _pool(name: str) -> str:
     if not _ID.fullmatch(name):
         raise PresenceConfigError(
-            "`pool` must be 1-128 of A-Z a-z 0-9 _ . : @ -, the first a letter or digit."
+            "`pool` must be letters, digits and _.:@- only, at most 128, the first a letter or digit."
         )
     return name
