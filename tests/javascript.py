@@ -20,7 +20,9 @@ PATIENCE_S = 300
 
 def sources() -> Iterator[Path]:
     """Every JavaScript file of ours."""
-    for folder in (CLIENT, CLIENT / "client", CLIENT / "testing", ROOT / "server" / "pages" / "files"):
+    pages = ROOT / "server" / "pages" / "files"
+    components = ROOT / "presence_tracker" / "src" / "presence_tracker" / "streamlit_ui"
+    for folder in (CLIENT, CLIENT / "client", CLIENT / "testing", pages, components):
         yield from sorted(folder.glob("*.js"))
 
 

@@ -11,13 +11,18 @@ import streamlit as st
 if TYPE_CHECKING:
     from streamlit.components.v2.types import ComponentRenderer
 
-__all__ = ["component", "has_components", "read"]
+__all__ = ["component", "has_components", "read", "script"]
 
 
 @cache
 def read(name: str) -> str:
     """The text of a file."""
     return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def script(name: str) -> str:
+    """The module of a component: Streamlit takes one text."""
+    return f"{read('messages.js')}\n{read(f'{name}.js')}"
 
 
 def has_components() -> bool:
@@ -32,5 +37,5 @@ def component(name: str) -> ComponentRenderer:
         f"presence_tracker_{name}",
         html=read(f"{name}.html"),
         css=read(f"{name}.css"),
-        js=f"{read('messages.js')}\n{read(f'{name}.js')}",
+        js=script(name),
     )

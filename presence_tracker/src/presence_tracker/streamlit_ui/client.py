@@ -67,7 +67,7 @@ def client_html(tracker: PresenceTracker) -> str:
     if session_id is None and state.had_session:
         return HEAD
     state.had_session = session_id is not None
-    token = None if identity is None else state.renewed.get(str(session_id), identity.token)
+    token = None if identity is None else identity.token
     url = tracker.client_url.removesuffix(FILE)
     config = {"client": tracker.client_url, "url": url, "session": session_id, "token": token}
     inert = json.dumps(config).replace("<", "\\u003c")  # so that no value can end the script

@@ -31,7 +31,7 @@ def require_interview(tracker: PresenceTracker, current_page: str | None = None)
     if current_page is not None:
         tracker.set_page(current_page)
     standing = _ask(tracker)
-    if not standing.may_enter or page_state(tracker.api.pool).is_elsewhere:
+    if not standing.may_enter or _is_elsewhere(tracker):
         _show(tracker, standing)
         st.stop()
     _warn(tracker, standing)
@@ -46,7 +46,13 @@ def waiting_room(tracker: PresenceTracker) -> None:
 
 
 def _ask(tracker: PresenceTracker) -> Standing:
-    return tracker.standing(claim=not page_state(tracker.api.pool).is_elsewhere)
+    return tracker.standing(claim=not _is_elsewhere(tracker))
+
+
+def _is_elsewhere(tracker: PresenceTracker) -> bool:
+    """Whether another tab of the same browser has this session now. The watcher says so, at the top of the page."""
+    elsewhere = page_state(tracker.api.pool).elsewhere
+    return elsewhere is not None and elsewhere == tracker.session_id
 
 
 def _warn(tracker: PresenceTracker, standing: Standing) -> None:
@@ -59,9 +65,10 @@ def _warn(tracker: PresenceTracker, standing: Standing) -> None:
 
 def _show(tracker: PresenceTracker, standing: Standing) -> None:
     """The room of whoever may not enter, with what they can do about it."""
-    if page_state(tracker.api.pool).is_elsewhere:
-        return  # the watcher says so, at the top of the page
-    st.subheader(tracker.text("title"), anchor=False)
+    if _is_elsewhere(tracker):
+        return
+    if standing.interview.is_in_line or not standing.is_confirmed:
+        st.subheader(tracker.text("title"), anchor=False)
     _keep_looking(tracker, standing)
     _offer_ways(tracker, standing)
 

@@ -36,14 +36,13 @@ class Run:
 class PageState:
     """What the visitor's page is at, from run to run.
 
-    `turn` counts the watchers: within one run, a second one needs another key. `is_elsewhere`: another tab has the
-    session. `had_session`: what was forgotten since is not to be revived. `renewed`: a session's newer token.
+    `turn` counts the watchers: within one run, a second one needs another key. `elsewhere`: the session that another
+    tab has now. `had_session`: what was forgotten since is not to be revived.
     """
 
     turn: int = 0
-    is_elsewhere: bool = False
+    elsewhere: str | None = None
     had_session: bool = False
-    renewed: dict[str, str] = field(default_factory=dict)
 
 
 def current_run() -> Run | None:

@@ -1,26 +1,33 @@
-"""The watcher: hears in the browser what the iframe hears, and reruns the app when that is news to Python."""
+"""The watcher: hears in the browser what the iframe hears, and reruns the app when that is news to Python.
+
+Where Streamlit has no components that could, a fragment asks the server instead.
+"""
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from presence_tracker.errors import PresenceUnavailableError, SessionGoneError
+import streamlit as st
+
 from presence_tracker.streamlit_ui.assets import component, has_components
-from presence_tracker.streamlit_ui.run import PageState, Placed, page_state
+from presence_tracker.streamlit_ui.run import PageState, Placed, is_fragment_rerun, page_state
 
 if TYPE_CHECKING:
     from presence_tracker.identity import Identity
     from presence_tracker.tracker import PresenceTracker
 
 TEXTS = ("elsewhere", "continue_here")
+POLL_EVERY_S = 5.0  # where Streamlit has no components that could watch
 BAD_TOKEN = "bad_token"  # noqa: S105 - the name of a reason
 
 
 def place(tracker: PresenceTracker, placed: Placed) -> None:
     """Tell the browser what this run knows; heed what the page said that made the app rerun."""
     identity = tracker.identity
-    if identity is None or identity.session_id is None or not has_components():
+    if identity is None or identity.session_id is None:
+        return
+    if not has_components():
+        _place_poll(tracker, placed)
         return
     state = page_state(tracker.api.pool)
     if placed.known is None:
@@ -31,6 +38,23 @@ def place(tracker: PresenceTracker, placed: Placed) -> None:
     if known_of(identity, state) != placed.known:
         state.turn += 1
         _mount(tracker, placed, identity, state)
+
+
+def _place_poll(tracker: PresenceTracker, placed: Placed) -> None:
+    if placed.known is None:
+        placed.known = {}
+        with placed.watcher:
+            st.fragment(run_every=POLL_EVERY_S)(_poll)(tracker)
+
+
+def _poll(tracker: PresenceTracker) -> None:
+    """Rerun the app when the server says something else than what it last said."""
+    before = tracker.identity
+    if not is_fragment_rerun() or before is None or not (before.is_granted or before.is_in_line):
+        return
+    now = tracker.standing()
+    if now.is_confirmed and now.interview.state != (before.interview or now.interview).state:
+        st.rerun()
 
 
 def known_of(identity: Identity, state: PageState) -> dict[str, Any]:
@@ -44,7 +68,7 @@ def known_of(identity: Identity, state: PageState) -> dict[str, Any]:
 
 
 def _standing_of(identity: Identity, state: PageState) -> str | None:
-    if state.is_elsewhere:
+    if state.elsewhere == identity.session_id:
         return "elsewhere"
     if identity.has_ended:
         return "ended"
@@ -73,16 +97,9 @@ def _nothing() -> None:
 
 
 def _heed(tracker: PresenceTracker, state: PageState, changed: dict[str, Any]) -> None:
-    state.is_elsewhere = changed["standing"] == "elsewhere"
-    if state.is_elsewhere:
-        return
-    tracker.standing(claim=False)
+    is_elsewhere = changed["standing"] == "elsewhere"
+    state.elsewhere = tracker.session_id if is_elsewhere else None
+    if not is_elsewhere:
+        tracker.standing(claim=False)
     if changed["reason"] == BAD_TOKEN:
-        _renew_token(tracker, state)
-
-
-def _renew_token(tracker: PresenceTracker, state: PageState) -> None:
-    session_id = tracker.session_id
-    with suppress(PresenceUnavailableError, SessionGoneError):
-        if session_id is not None:
-            state.renewed = {session_id: tracker.api.new_token(session_id)}
+        tracker.renew_token()
