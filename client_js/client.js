@@ -1,28 +1,29 @@
-// Keeps a page connected by a WebSocket that comes back. Described in client.d.ts.
-import { closed, newest, owed, settled } from "./client/rules.js";
+// Keeps a page connected. Described in client.d.ts, and in docs/client.md.
 
 /** @type {import("./client/types.d.ts").Connect} */
 export const connect = (options, world = globalThis) => {
-  const { url = new URL(import.meta.url).origin, token: given, page, getToken } = options ?? {};
-  const { setTimeout, clearTimeout, console, Date: { now }, Math: { random } } = world;
-  const visible = () => world.document?.visibilityState !== "hidden";
-  const tokenKey = "token:" + url;
-  const tab = kept("tab") || random().toString(36).slice(2);
-  const wanted = { page: clean(page), visible: visible(), watch: false, wish: null };
+  const { url = new URL(import.meta.url).origin, token: given, page, getToken, revive } = options ?? {};
+  const { setTimeout, clearTimeout, console, navigator, Date: { now }, Math: { random } } = world;
+  const visible = () => !world.document?.hidden;
+  const mint = () => random().toString(36).slice(2);
+  const wanted = { page: clean(page), visible: visible() };
   const listeners = Object.create(null);
-  const life = new AbortController();
-  let token = newest(given, kept(tokenKey));
-  let attempt = +kept("attempt") || 0;
+  let past = {};
   let failures = 0;
-  let refusals = 0;
-  let address, link, timer, renewed, warned, state, standing;
+  let unopened = 0;
+  let state, base, link, timer, unlock, renewed, warned, standing;
 
-  function kept(key, value) {
-    key = "presence:" + key;
+  try {
+    base = new URL(url).href.replace(/^ws/, "http").replace(/\/?(\/ws)?$/, "");
+    past = JSON.parse(world.sessionStorage["presence:" + base]);
+  } catch {}
+  let { tab = mint(), attempt = 0 } = past;
+  let token = newest(given, past.token);
+
+  function keep() {
     try {
-      if (value == null) return world.sessionStorage.getItem(key);
-      world.sessionStorage.setItem(key, value);
-    } catch {} // forbidden here: nothing outlives a reload
+      world.sessionStorage["presence:" + base] = JSON.stringify({ tab, attempt, token: state !== "ended" && token });
+    } catch {}
   }
 
   function emit(name, detail) {
@@ -40,151 +41,214 @@ export const connect = (options, world = globalThis) => {
   }
 
   function complain(code) {
-    const message = `presence: ${code} (${url}): check url, token, PRESENCE_ALLOWED_ORIGINS`;
-    if (!warned) console.warn(message);
-    warned = true;
+    if (warned === code) return;
+    const message = `presence: ${(warned = code)} (${url}): check url, token, PRESENCE_ALLOWED_ORIGINS`;
+    console.warn(message);
     emit("error", { code, message });
   }
 
-  const send = (mine, message) => mine.socket.send(JSON.stringify(message));
-
   function sync() {
+    const mine = link?.up ? link : link?.old;
+    if (standing === "offered" && wanted.visible) wanted.wish ??= { type: "accept" };
     wanted.watch = !!listeners.capacity?.size;
-    if (!link?.up) return;
-    for (const message of owed(wanted, link.told)) send(link, message);
-    link.told = { ...wanted };
+    if (!mine?.up) return;
+    for (const message of owed(wanted, mine.told)) mine.send(message);
+    mine.told = { ...wanted };
   }
 
-  function repeat(mine) {
-    if (mine.told) mine.told.wish = null;
-    sync();
-  }
-
-  // 10 s in two steps, so that an answer that waited behind a blocked page is read first.
-  function guard(mine) {
-    mine.guard = setTimeout(() => (mine.guard = setTimeout(lost, 500, mine, 0)), 9500);
-  }
-
-  function relax(mine) {
+  // In two steps: a busy page first reads what waits.
+  function guard(mine, ms) {
     clearTimeout(mine.guard);
-    mine.guard = 0;
+    mine.guard = ms && setTimeout(() => (mine.guard = setTimeout(lost, 500, mine, 0)), ms);
   }
 
   function beat(mine) {
     clearTimeout(mine.beat);
     mine.beat = setTimeout(beat, mine.every, mine);
     if (mine.guard) return;
-    guard(mine);
-    send(mine, { type: "heartbeat", seq: ++mine.seq, visible: wanted.visible });
+    guard(mine, 9500);
+    mine.send({ type: "heartbeat", seq: ++mine.seq });
   }
 
-  async function open() {
-    /** @type {any} */
-    const mine = (link = { old: link, seq: 0 });
-    later();
-    guard(mine);
-    try {
-      if (!token) {
-        token = await getToken();
-        renewed = true;
-      }
-      if (mine.lost) return;
-      kept("tab", tab);
-      kept("attempt", (attempt = Math.max(attempt + 1, now())));
-      const hello = { type: "hello", token, tab, attempt };
-      const socket = (mine.socket = new world.WebSocket(address, "presence.v1"));
-      socket.onopen = () => {
-        mine.told = { page: wanted.page, visible: wanted.visible };
-        send(mine, { ...hello, ...mine.told });
+  // A duplicated tab finds its id locked.
+  const identify = (mine) =>
+    new Promise((done) => {
+      const hold = () => {
+        done();
+        return mine.lost || new Promise((release) => (unlock = release));
       };
-      socket.onmessage = ({ data }) => mine.lost || receive(mine, data);
+      navigator.locks.request("presence:" + tab, { signal: AbortSignal.timeout?.(1000) }, hold).catch(({ name }) => {
+        if (name !== "TimeoutError") return done();
+        tab = mint();
+        done(identify(mine));
+      });
+    });
+
+  async function open() {
+    const old = link;
+    if (old?.http) {
+      beat(old); // nobody is taken back from another tab
+      await old.turn;
+      if (old !== link) return;
+    }
+    link = { old, seq: 0, http: !old && unopened > 1 };
+    /** @type {any} */
+    const mine = link;
+    later();
+    guard(mine, 9500);
+    try {
+      if (!unlock && navigator?.locks) await identify(mine);
+      if (!token) renewed = token = await getToken();
+      if (mine.lost) return;
+      attempt = Math.max(attempt + 1, now());
+      keep();
+      if (mine.http) return overHttp(mine);
+      guard(mine, 3500);
+      const socket = new world.WebSocket(base.replace("http", "ws") + "/ws", "presence.v1");
+      mine.close = () => socket.close();
+      mine.send = (message) => socket.send(JSON.stringify(message));
+      socket.onopen = () => greet(mine);
+      socket.onmessage = ({ data }) => receive(mine, JSON.parse(data));
       socket.onclose = ({ code, reason }) => lost(mine, code, reason);
     } catch {
-      lost(mine, 1006);
+      lost(mine, 0);
     }
   }
 
-  function receive(mine, data) {
-    const { type, ...message } = JSON.parse(data);
+  function overHttp(mine) {
+    const session = base + "/v1/sessions/" + claims(token).sub;
+    let connection_id;
+    mine.turn = Promise.resolve();
+    unopened = 0;
+
+    async function request(method, address, body) {
+      const headers = { Authorization: "Bearer " + token };
+      const response = await world.fetch(address, { method, headers, body: JSON.stringify(body), keepalive: true });
+      const answer = await response.json();
+      if (response.ok || answer.state) return answer;
+      if (answer.code === "stale_connection" && (await request("GET", session)).connection) throw { code: 4409 };
+      const { status, code, detail } = answer;
+      if (status > 428) emit("error", { code, message: detail });
+      throw refused(answer);
+    }
+
+    async function act({ type, takeover, page }, isWish) {
+      const path = type === "complete" ? "/complete" : isWish ? "/interview" : "/heartbeat";
+      const body = isWish ? { takeover } : { tab, attempt, connection_id, visible: wanted.visible, page };
+      const answer = await request(type === "leave" ? "DELETE" : "POST", session + path, body);
+      if (type === "complete") throw { code: 4410, reason: "completed" };
+      if (isWish) return receive(mine, { type: "interview", ...answer });
+      ({ connection_id, token = token } = answer);
+      keep();
+      if (mine.lost) return mine.close();
+      receive(mine, mine.up ? { type: "interview", ...answer.interview } : { type: "welcome", ...answer });
+      guard(mine);
+      if (wanted.watch) emit("capacity", await request("GET", base + "/v1/capacity"));
+    }
+
+    mine.send = (message) => {
+      const isWish = message === wanted.wish;
+      mine.turn = mine.turn.then(() => act(message, isWish)).catch(({ code = 1006, reason }) => lost(mine, code, reason));
+    };
+    mine.close = () => {
+      mine.worker?.terminate();
+      if (connection_id) navigator.sendBeacon(session + "/bye", JSON.stringify({ token, connection_id }));
+    };
+    greet(mine);
+  }
+
+  function greet(mine) {
+    guard(mine, 9500);
+    mine.told = { page: wanted.page, visible: wanted.visible };
+    mine.send({ type: "hello", token, tab, attempt, ...mine.told });
+  }
+
+  // A hidden page's own timers are late.
+  function tick(mine) {
+    later(0);
+    try {
+      const code = new Blob([`setInterval(postMessage,${mine.every},0)`]);
+      mine.worker = new world.Worker(URL.createObjectURL(code));
+      mine.worker.onmessage = () => beat(mine);
+    } catch {}
+  }
+
+  function receive(mine, { type, ...message }) {
+    if (mine.lost) return;
     if (type === "welcome") {
       mine.up = now();
-      mine.every = message.heartbeat_s * 1000;
-      mine.beat = setTimeout(beat, mine.every, mine);
-      relax(mine);
+      mine.every = (message.heartbeat_s ?? message.next_s) * 1000;
+      beat(mine);
+      guard(mine);
       shut(mine.old);
-      mine.old = renewed = refusals = 0;
-      kept(tokenKey, token);
-      become("online");
-      hear(message.interview);
-      emit("capacity", message.capacity);
+      mine.old = renewed = 0;
+      unopened = mine.http ? 2 : -4;
+      if (mine.http) tick(mine);
+      become(mine.http ? "fallback" : "online");
+      receive(mine, { type: "interview", ...message.interview });
+      if (message.capacity) emit("capacity", message.capacity);
+    } else if (type === "interview") {
+      if (wanted.wish && settled(wanted.wish, message)) wanted.wish = null;
+      standing = message.state;
+      emit(type, message);
       sync();
     } else if (type === "ack") {
-      if (message.seq === mine.seq) relax(mine);
+      guard(mine);
     } else if (type === "token") {
-      kept(tokenKey, (token = message.token));
+      token = message.token;
+      keep();
     } else if (type === "drain") {
       later(message.reconnect_in_ms);
     } else {
-      if (type === "interview") {
-        if (wanted.wish && settled(wanted.wish, message)) wanted.wish = null;
-        return hear(message);
-      }
-      if (type === "error") {
-        mine.hint = message.retry_in_ms;
-        if (mine.hint && wanted.wish) setTimeout(repeat, mine.hint, mine);
-      }
+      if (message.retry_in_ms) setTimeout(repeat, (mine.hint = message.retry_in_ms), mine);
       emit(type, message);
     }
   }
 
-  function hear(interview) {
-    standing = interview.state;
-    emit("interview", interview);
-    take();
-  }
-
-  // An offer is accepted for those who see it, and waits for those who don't.
-  function take() {
-    if (standing === "offered" && wanted.visible && !wanted.wish) ask("accept");
+  function repeat(mine) {
+    mine.told.wish = null;
+    sync();
   }
 
   function later(ms) {
     clearTimeout(timer);
-    if (ms >= 0) timer = setTimeout(open, ms);
+    timer = ms >= 0 && setTimeout(open, link?.http ? 60_000 : ms);
   }
 
   function shut(mine) {
     if (!mine) return;
     mine.lost = true;
     clearTimeout(mine.beat);
-    relax(mine);
-    mine.socket?.close();
+    guard(mine);
+    mine.close?.();
   }
 
   function lost(mine, code, text) {
     if (mine.lost) return;
     shut(mine);
     if (mine !== link) return;
-    const { old, told, up, hint = 0 } = mine;
+    const { old, told, up, http, hint = 0 } = mine;
+    if (told) shut(old); // its hello replaces it
     link = old?.lost ? null : old;
     if (code === 4401 && getToken && !renewed) {
       token = null;
       return open();
     }
-    const next = closed(code, { text, up: up ? now() - up : 0, failures, hint, random });
+    const next = closed(code, { text, up: up && now() - up, failures, hint, random });
     if (next.reason) return end(code, next.reason);
     failures = next.failures;
-    if (!told && ++refusals === 2) complain("refused");
+    if (!told) unopened += code ? 1 : 2;
+    if (http && !up && code === 1006) complain("refused");
     if (!link) become("offline");
     later(next.wait);
   }
 
   function end(code, reason) {
     rest();
-    life.abort();
-    kept(tokenKey, "");
+    listen("remove");
     if (code !== 4409 && code !== 4410) complain(reason);
     become("ended", { code, reason });
+    keep();
   }
 
   function rest() {
@@ -192,39 +256,41 @@ export const connect = (options, world = globalThis) => {
     shut(link?.old);
     shut(link);
     link = null;
+    unlock = unlock?.();
   }
 
-  function onPage(event) {
-    const { type, persisted } = event;
+  function onPage({ type }) {
     if (type === "pagehide") {
-      // The back/forward cache would keep the socket open for minutes.
       rest();
       return become("offline");
     }
     wanted.visible = visible();
     sync();
-    take();
-    if (type === "pageshow" ? !persisted : type !== "online" && !wanted.visible) return;
-    if (link?.up) beat(link);
-    else if (!link) open();
+    if (type === "visibilitychange" && !wanted.visible) return;
+    if (link?.up && !link.http) beat(link);
+    else if (!link || link.up) open();
   }
 
-  function ask(type, more) {
-    if (wanted.wish?.type !== "complete") wanted.wish = { type, ...more };
+  function listen(how) {
+    for (const name of ["online", "pagehide", "pageshow", "visibilitychange"]) world[how + "EventListener"](name, onPage);
+  }
+
+  function ask(type, takeover) {
+    if (wanted.wish?.type !== "complete") wanted.wish = { type, takeover };
     sync();
   }
 
-  try {
+  function resume() {
+    if (link || !base || !(token || getToken)) return;
     state = "connecting";
-    address = new URL(url).href.replace(/^http/, "ws").replace(/\/?(\/ws)?$/, "/ws");
-    if (!token && !getToken) throw 0;
-    for (const name of ["online", "pagehide", "pageshow", "visibilitychange"]) {
-      world.addEventListener(name, onPage, { signal: life.signal });
-    }
+    listen("add");
     open();
-  } catch {
+  }
+
+  resume();
+  if (!state) {
     state = "ended";
-    Promise.resolve("bad_options").then(complain);
+    if (!base || !revive) setTimeout(complain, 0, "bad_options");
   }
 
   return {
@@ -243,21 +309,62 @@ export const connect = (options, world = globalThis) => {
       wanted.page = clean(name) ?? wanted.page;
       sync();
     },
-    enter: (how) => ask("enter", { takeover: !!how?.takeover }),
+    enter: (how) => ask("enter", !!how?.takeover),
     accept: () => ask("accept"),
     leave: () => ask("leave"),
     complete: () => ask("complete"),
     close() {
       rest();
-      life.abort();
+      listen("remove");
       become("offline");
     },
+    resume,
   };
 };
 
-// What the server takes: no control characters, and no half of a pair that the cut may leave; it would end the session.
-const clean = (page) => (page == null ? undefined : String(page).slice(0, 200).replace(/[\x00-\x1f\x7f\ud800-\udfff]/gu, " "));
+export const backoff = (failures, random) => random() * Math.min(30_000, 1000 * 2 ** failures);
 
-const scripts = globalThis.document?.querySelectorAll("script") ?? [];
+/** @type {import("./client/types.d.ts").Closed} */
+export function closed(code, { text, up, failures, hint, random }) {
+  if (code > 4399 || code === 1003 || code === 1009) return { reason: code === 4409 ? "taken_over" : text || "ended" };
+  failures = up > 4999 ? 0 : failures + 1;
+  return { failures, wait: code || failures ? hint + backoff(failures, random) : 0 };
+}
+
+/** @type {import("./client/types.d.ts").Owed} */
+export function owed({ page, visible, watch, wish }, told) {
+  const messages = [];
+  if (page !== told.page) messages.push({ type: "page", page });
+  if (visible !== told.visible) messages.push({ type: "visible", visible });
+  if (watch !== !!told.watch) messages.push({ type: watch ? "watch" : "unwatch" });
+  if (wish && wish !== told.wish) messages.push(wish);
+  return messages;
+}
+
+/** @type {import("./client/types.d.ts").Settled} */
+export function settled({ type }, { state, reason }) {
+  if (type === "complete") return reason === "completed";
+  return type === "accept" || (type === "leave") === (state === "none");
+}
+
+export const claims = (token) => JSON.parse(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/")));
+
+export function newest(given, kept) {
+  try {
+    const [mine, old] = [given, kept].map(claims);
+    return mine.sub === old.sub && old.iat >= mine.iat ? kept : given;
+  } catch {
+    return given || kept;
+  }
+}
+
+export const refused = ({ status, code, detail }) => ({
+  code: status === 410 ? 4410 : status < 405 ? 4401 : 4000,
+  reason: /\((\w+)\)/.exec(detail)?.[1] ?? code,
+});
+
+export const clean = (page) => page?.toString().slice(0, 200).replace(/[\p{Cc}\p{Cs}]/gu, " ");
+
+const scripts = globalThis.document?.scripts ?? [];
 const mine = [...scripts].find(({ src, dataset }) => src === import.meta.url && "token" in dataset);
 export const presence = mine && connect(mine.dataset);

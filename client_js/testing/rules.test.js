@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { backoff, closed, newest, owed, settled } from "../client/rules.js";
+import { backoff, claims, clean, closed, newest, owed, refused, settled } from "../client.js";
 import { token } from "./world.js";
 
 const loss = (fields = {}) => ({ up: 0, failures: 0, hint: 0, random: () => 0.5, ...fields });
@@ -31,11 +31,11 @@ test("a socket that went silent after a good while is replaced at once, one that
   assert.ok(closed(0, loss({ up: 0 })).wait > 0);
 });
 
-for (const code of [4000, 4008, 4029, 4030, 4031, 4099, 1000, 1001, 1005, 1006, 1011, 1012, 1013, 1015, 4555]) {
+for (const code of [4000, 4008, 4029, 4030, 4031, 4099, 1000, 1001, 1005, 1006, 1011, 1012, 1013, 1015, 3000]) {
   test(`close code ${code} comes back`, () => assert.equal(closed(code, loss()).reason, undefined));
 }
 for (const [code, reason] of Object.entries({
-  1003: "ended", 1009: "ended", 4400: "ended", 4401: "ended", 4408: "ended", 4409: "taken_over", 4410: "ended", 4426: "ended",
+  1003: "ended", 1009: "ended", 4400: "ended", 4401: "ended", 4408: "ended", 4409: "taken_over", 4410: "ended", 4426: "ended", 4555: "ended",
 })) {
   test(`close code ${code} stays away: ${reason}`, () => assert.deepEqual(closed(Number(code), loss()), { reason }));
 }
@@ -85,3 +85,25 @@ test("a token whose payload needs the URL alphabet of base64 is read", () => {
   assert.match(old.split(".")[1], /[-_]/);
   assert.equal(newest(old, young), young);
 });
+
+test("what an HTTP answer says is what a close code would have", () => {
+  const ended = { status: 410, code: "session_ended", detail: "The session has ended (kicked). Open a new one to go on." };
+  assert.deepEqual(refused(ended), { code: 4410, reason: "kicked" });
+  assert.deepEqual(refused({ status: 401, code: "token_expired", detail: "" }), { code: 4401, reason: "token_expired" });
+  assert.deepEqual(refused({ status: 404, code: "unknown_session", detail: "" }), { code: 4401, reason: "unknown_session" });
+  for (const status of [409, 422, 429, 500, 503]) {
+    const { code } = refused({ status, code: "c", detail: "" });
+    assert.equal(closed(code, loss()).reason, undefined, String(status));
+  }
+});
+
+test("a page name holds what the server takes: no control characters, no half of a pair, 200 characters", () => {
+  assert.equal(clean("a\nb\x7f"), "a b ");
+  assert.equal(clean("\u{1f600}\ud800"), "\u{1f600} ");
+  assert.equal(clean("x".repeat(300)).length, 200);
+  assert.equal(clean(7), "7");
+  assert.equal(clean(null), undefined);
+  assert.equal(clean(undefined), undefined);
+});
+
+test("a token says whose it is", () => assert.equal(claims(token("s", 10)).sub, "s"));

@@ -1,4 +1,4 @@
-// Compiles only if the types that pages see are usable as the documentation says.
+// Compiles only if the types that pages see are usable as the documentation says, and the pure parts are as described.
 import { connect, presence, type Interview } from "../client.js";
 
 const mine = connect({ url: "https://presence.example", token: "t", page: "home", getToken: async () => "t" });

@@ -50,20 +50,21 @@ export class World extends EventTarget {
   forbidden = false;
   #timers = new Map();
   #next = 1;
-  document = { visibilityState: "visible" };
+  navigator = {};
+  document = { hidden: false };
   console = { warn: (text) => this.warnings.push(text), error: (error) => this.errors.push(error) };
   Date = { now: () => this.clock };
   Math = { random: () => this.chance };
 
-  constructor(stored = new Map()) {
+  constructor(stored = {}) {
     super();
     const world = this;
-    this.stored = stored;
-    this.sessionStorage = { getItem: (key) => stored.get(key) ?? null, setItem: (key, value) => stored.set(key, String(value)) };
+    this.stored = this.sessionStorage = stored;
     this.WebSocket = function (url, protocol) {
       return new FakeSocket(world, url, protocol);
     };
     this.addEventListener = this.addEventListener.bind(this);
+    this.removeEventListener = this.removeEventListener.bind(this);
   }
   setTimeout = (run, ms = 0, ...args) => {
     this.#timers.set(this.#next, { at: this.clock + ms, run: () => run(...args) });
@@ -85,11 +86,29 @@ export class World extends EventTarget {
     }
     this.clock = until;
   }
+  /** From now on requests reach a server: `answer({ method, path, body, token })` gives `[status, body]`. */
+  serve(answer) {
+    this.requests = [];
+    this.beacons = [];
+    this.workers = [];
+    const world = this;
+    this.fetch = async (url, { method, body, headers }) => {
+      const request = { method, path: url.replace("https://p.example/v1", ""), body: body && JSON.parse(body), token: headers.Authorization };
+      world.requests.push(request);
+      const [status, answered] = await answer(request);
+      return { status, ok: status < 300, json: async () => structuredClone(answered) };
+    };
+    this.navigator.sendBeacon = (url, body) => this.beacons.push([url, JSON.parse(body)]);
+    this.Worker = function (url) {
+      if (world.workersForbidden) throw new Error("SecurityError");
+      world.workers.push(Object.assign(this, { url, terminate: () => (this.terminated = true) }));
+    };
+  }
   fire(type, fields = {}) {
     this.dispatchEvent(Object.assign(new Event(type), fields));
   }
   show(visible) {
-    this.document.visibilityState = visible ? "visible" : "hidden";
+    this.document.hidden = !visible;
     this.fire("visibilitychange");
   }
   get socket() {
@@ -106,8 +125,22 @@ export function token(sub, iat, extra = {}) {
 /** Everything that a presence tells its page, in order. */
 export function record(presence) {
   const heard = [];
-  for (const name of ["interview", "online", "offline", "ended", "error"]) presence.on(name, (detail) => heard.push([name, detail]));
+  for (const name of ["interview", "online", "fallback", "offline", "ended", "error"]) presence.on(name, (detail) => heard.push([name, detail]));
   return heard;
 }
 
 export const settle = () => new Promise((resolve) => setImmediate(resolve));
+
+/** The Web Locks of one browser: shared by the tabs that are given it. A request that is aborted fails. */
+export class Locks {
+  held = new Map();
+  request = async (name, { signal }, whileHeld) => {
+    while (this.held.has(name)) await Promise.race([this.held.get(name), aborted(signal)]);
+    const held = Promise.resolve(whileHeld());
+    this.held.set(name, held);
+    await held;
+    this.held.delete(name);
+  };
+}
+
+const aborted = (signal) => new Promise((_, fail) => signal.addEventListener("abort", () => fail(signal.reason)));
