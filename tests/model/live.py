@@ -131,7 +131,10 @@ class LivePool:
         self.forget_events()
 
     def copy(self) -> dict[bytes, bytes]:
-        return {key: self.redis.dump(key) for key in self.redis.keys("presence:*")}
+        dumps = {key: self.redis.dump(key) for key in self.redis.keys("presence:*")}
+        return {
+            key: value for key, value in dumps.items() if value is not None
+        }  # its TTL may run out meanwhile
 
     def restore(self, copy: Mapping[bytes, bytes], wall_ms: int) -> None:
         """Redis starts again from an old copy: another process, so another run id than the copy names."""
