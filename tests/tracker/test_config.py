@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,18 +17,22 @@ URL, KEY = "https://presence.example.org", "k-0123456789abcdefghijklmn"
 SECRET = "s-0123456789abcdefghijklmn"
 
 
+FILES = "secrets.files"
+
+
 @pytest.fixture(autouse=True)
-def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """A folder without secrets."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(st, "secrets", Secrets())
+    before = st.config.get_option(FILES)
+    st.config.set_option(FILES, [str(tmp_path / "secrets.toml")])
+    yield
+    st.config.set_option(FILES, before)
+    os.environ.pop("presence", None)  # Streamlit puts what stands in no section there
 
 
 def secrets(text: str) -> None:
-    folder = Path(".streamlit")
-    folder.mkdir()
-    (folder / "secrets.toml").write_text(text, encoding="utf-8")
-    st.config.set_option("secrets.files", [str(folder / "secrets.toml")])
+    Path(st.config.get_option(FILES)[0]).write_text(text, encoding="utf-8")
 
 
 def complaint(**given: str) -> str:
@@ -102,6 +108,13 @@ def test_a_presence_that_is_no_section_is_named() -> None:
     secrets(f'presence = "{SECRET}"')
     said = complaint()
     assert "[presence]" in said
+    assert SECRET not in said
+
+
+def test_secrets_that_cannot_be_read_are_told_from_none() -> None:
+    secrets(f"[presence]\nurl = {URL}\napi_key = {SECRET}")
+    said = complaint()
+    assert said.startswith("The secrets cannot be read: correct .streamlit/secrets.toml")
     assert SECRET not in said
 
 

@@ -230,11 +230,14 @@ def test_a_session_that_the_server_lost_is_opened_anew(
     assert operator.session(presence.session_id)["current_page"] == "learning"
 
 
-def test_an_abandoned_session_is_opened_anew(tracker: MakeTracker, start_node: StartNode) -> None:
+def test_an_abandoned_session_is_opened_anew(
+    tracker: MakeTracker, operator: Operator, start_node: StartNode
+) -> None:
     quick = start_node(heartbeat_s=0.2, online_window_s=0.5, abandon_after_s=0.1, permit_grace_max_s=20)
     presence = tracker(url=quick, pool="quick")  # made with the settings of this node
     first = presence.mark_session_started("anna")
     wait_until(lambda: presence.capacity().sessions_active == 0)
+    operator.ask("PUT", "/v1/pools/quick", {"abandon_after_s": 10_800})
     assert presence.can_start_interview()[0]
     assert presence.session_id != first
 

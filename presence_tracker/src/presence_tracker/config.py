@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urlsplit
 
 from presence_tracker.errors import PresenceConfigError
+from presence_tracker.streamlit_secrets import section
 
 DEFAULT_POOL = "main"
 WHERE_TO_SET = (
@@ -66,23 +67,8 @@ def _environment() -> dict[str, str]:
 
 
 def _secrets() -> dict[str, str]:
-    section = _section("presence")
-    return _filled({name: section.get(name) for name in _VARIABLES})
-
-
-def _section(name: str) -> Mapping[str, object]:
-    """A section of `st.secrets`; empty if there is none, or no Streamlit."""
-    try:
-        import streamlit as st  # noqa: PLC0415 - only where Streamlit is
-
-        section = st.secrets[name]
-    except (ImportError, KeyError, FileNotFoundError):
-        return {}
-    if not isinstance(section, Mapping):
-        raise PresenceConfigError(
-            f"{name} in .streamlit/secrets.toml must be a section: write [{name}] above its values."
-        )
-    return section
+    found = section("presence")
+    return _filled({name: found.get(name) for name in _VARIABLES})
 
 
 def _filled(values: Mapping[str, object]) -> dict[str, str]:
@@ -99,7 +85,7 @@ def _check_complete(found: Mapping[str, str]) -> None:
         return
     wanted = " and ".join(f"`{name}` ({_NEEDED[name]})" for name in missing)
     where = WHERE_TO_SET.format(variable=" and ".join(_VARIABLES[name] for name in missing))
-    if _section("supabase") and not _section("presence"):
+    if section("supabase") and not section("presence"):
         raise PresenceConfigError(
             f"The [supabase] secrets are those of the old tracker: set {wanted} {where}."
         )
