@@ -4,7 +4,7 @@
 export const connect = (options, world = globalThis) => {
   const { url = new URL(import.meta.url).origin, token: given, page, getToken, revive } = options ?? {};
   const { setTimeout, clearTimeout, console, navigator, Date: { now }, Math: { random } } = world;
-  const visible = () => !world.document?.hidden;
+  const visible = () => world.document?.visibilityState !== "hidden";
   const mint = () => random().toString(36).slice(2);
   const wanted = { page: clean(page), visible: visible() };
   const listeners = Object.create(null);

@@ -51,7 +51,7 @@ export class World extends EventTarget {
   #timers = new Map();
   #next = 1;
   navigator = {};
-  document = { hidden: false };
+  document = { visibilityState: "visible" };
   console = { warn: (text) => this.warnings.push(text), error: (error) => this.errors.push(error) };
   Date = { now: () => this.clock };
   Math = { random: () => this.chance };
@@ -108,7 +108,7 @@ export class World extends EventTarget {
     this.dispatchEvent(Object.assign(new Event(type), fields));
   }
   show(visible) {
-    this.document.hidden = !visible;
+    this.document.visibilityState = visible ? "visible" : "hidden";
     this.fire("visibilitychange");
   }
   get socket() {

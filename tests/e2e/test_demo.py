@@ -147,6 +147,26 @@ async def test_the_same_person_elsewhere_may_take_over(serve: Serve, browser: Br
     assert "another window" in await text(first, "#sentence")
 
 
+async def test_the_tab_that_lost_its_session_to_another_tab_offers_to_continue_here(
+    serve: Serve, browser: Browser
+) -> None:
+    server = await serve(demo=True)
+    first = await join(browser, server.url, "Anna")
+    await enter(first, "granted")
+    second = await Tab.open(browser, f"{server.url}/demo")
+    kept = await first.page.evaluate("sessionStorage.getItem('demo')")
+    await second.page.evaluate("(kept) => sessionStorage.setItem('demo', kept)", kept)
+    await second.page.reload()
+    await standing(second, "granted")
+    await standing(first, "ended")
+    assert await text(first, "#headline") == "You are in another tab now"
+    await first.page.click("#resume")
+    await standing(first, "granted")
+    await standing(second, "ended")
+    await first.page.reload()
+    await standing(first, "granted")
+
+
 async def test_a_reload_keeps_permit_and_place(serve: Serve, browser: Browser) -> None:
     server = await serve(demo=True, max_concurrent=1)
     holder, waiter = await join(browser, server.url, "Anna"), await join(browser, server.url, "Bram")

@@ -32,6 +32,7 @@ function headlineOf({ state, position, reason }) {
   if (state === "waiting") return position === 1 ? "You are next in line" : `Number ${position} in line`;
   if (state === "offered") return "A place is yours";
   if (state === "denied") return "Not this time";
+  if (reason === "taken_over" && state === "ended") return "You are in another tab now";
   if (state === "ended") return reason === "completed" ? "Completed. Thank you!" : `Over (${String(reason).replaceAll("_", " ")})`;
   return "You are here";
 }
@@ -79,7 +80,8 @@ function show() {
   $("complete").hidden = state !== "granted";
   $("leave").hidden = !["granted", "waiting", "offered"].includes(state);
   $("leave").textContent = state === "granted" ? "Leave the interview" : "Leave the line";
-  $("again").hidden = state !== "ended";
+  $("resume").hidden = state !== "ended" || reason !== "taken_over";
+  $("again").hidden = state !== "ended" || reason === "taken_over";
   $("pages").hidden = state === "ended";
   $("twice").hidden = state === "ended";
   $("same-person").href = "/demo?" + new URLSearchParams({ as: me.user_id, name: me.name, language: me.language });
@@ -87,7 +89,7 @@ function show() {
 }
 
 function showConnection() {
-  const texts = { connecting: "Connecting…", online: "Online", offline: "Reconnecting…", ended: "Ended" };
+  const texts = { connecting: "Connecting…", online: "Online", fallback: "Online over HTTP", offline: "Reconnecting…", ended: "Ended" };
   const state = presence?.state ?? "none";
   $("connection").dataset.state = state;
   $("connection").textContent = texts[state] ?? "Not joined";
@@ -122,7 +124,7 @@ function start() {
     room.refresh();
   });
   presence.on("error", ({ code, message }) => note("error", `${code}: ${message}`));
-  for (const name of ["online", "offline"]) {
+  for (const name of ["online", "fallback", "offline"]) {
     presence.on(name, () => {
       note(name);
       showConnection();
@@ -168,6 +170,11 @@ $("takeover").addEventListener("click", () => presence.enter({ takeover: true })
 $("enter").addEventListener("click", () => presence.enter());
 $("leave").addEventListener("click", () => presence.leave());
 $("complete").addEventListener("click", () => presence.complete());
+$("resume").addEventListener("click", () => {
+  sessionStorage.setItem(STORED, JSON.stringify(me));
+  presence.resume();
+  showConnection();
+});
 $("again").addEventListener("click", () => {
   me = presence = null;
   $("name").value = "";
