@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pytest
 import streamlit as st
-from presence_tracker.streamlit_ui import assets, room, watcher
+from presence_tracker.streamlit_ui import room, watcher
+from streamlit.components.v2.bidi_component.main import _make_trigger_id
 from streamlit.testing.v1 import AppTest
 
 from presence_tracker import PresenceTracker, get_presence_tracker
@@ -53,6 +53,27 @@ class App:
         """Press the button that says this."""
         next(each for each in self.test.button if each.label == label).click().run()
         return self
+
+    def hear(self, standing: str, reason: str | None = None) -> App:
+        """Run it again because the watcher in the browser, which AppTest has not, says so."""
+        (watcher,) = [each for each in self._elements("bidi_component") if "watcher" in each.component_name]
+        said = {"event": "changed", "value": {"standing": standing, "reason": reason}}
+        states = self.test._tree.get_widget_states()
+        states.widgets.add(id=_make_trigger_id(watcher.id, "events"), json_trigger_value=json.dumps([said]))
+        self.test._run(states)
+        return self
+
+    @property
+    def standing(self) -> Any:  # noqa: ANN401 - compared only
+        """What the watcher is told that Python knows."""
+        told = self.component("watcher")
+        assert told is not None
+        return told["known"]["standing"]
+
+    @property
+    def watcher_key(self) -> str:
+        """Another one is another watcher, which starts anew."""
+        return next(str(each.key) for each in self.test.get("bidi_component") if "watcher" in str(each.key))
 
     @property
     def buttons(self) -> list[str]:
@@ -141,33 +162,6 @@ def old_streamlit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A Streamlit of before `st.iframe` and components in the app's own window."""
     monkeypatch.delattr(st, "iframe")
     monkeypatch.delattr(st.components, "v2")
-
-
-@dataclass
-class Page:
-    """What the page in the browser would have said, which AppTest has not."""
-
-    says: Json | None = None
-    heard: list[Json] = field(default_factory=list)
-
-
-@pytest.fixture
-def page(monkeypatch: pytest.MonkeyPatch) -> Page:
-    """The watcher's end in the browser: what it says reaches the next run, once."""
-    page = Page()
-    real = assets.component
-
-    def component(name: str) -> Callable[..., Json]:
-        def mount(**options: Any) -> Json:  # noqa: ANN401
-            real(name)(**options)
-            page.heard.append(options["data"]["known"])
-            said, page.says = page.says, None
-            return {"changed": said}
-
-        return mount
-
-    monkeypatch.setattr(watcher, "component", component)
-    return page
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import TEST_API_KEY
 from tests.tracker.servers import nobody_there
-from tests.tracker.ui.conftest import App, MakeApp, Other, Page
+from tests.tracker.ui.conftest import App, MakeApp, Other
 
 
 def old_app() -> None:
@@ -155,13 +155,13 @@ def test_an_old_streamlit_shows_the_same_html_in_an_iframe_of_its_own_kind(app: 
     assert "in" in anna.texts
 
 
-def test_a_token_that_was_refused_is_replaced(app: MakeApp, page: Page) -> None:
+def test_a_token_that_was_refused_is_replaced(app: MakeApp) -> None:
     anna = app(old_app).run()
     refused = anna.client
-    page.says = {"standing": "ended", "reason": "bad_token"}
-    assert anna.run().client["session"] == refused["session"]
+    assert anna.hear("ended", "bad_token").client["session"] == refused["session"]
     assert anna.client["token"] != refused["token"]
-    assert anna.run().frames == anna.frames
+    fresh = anna.frames
+    assert anna.run().frames == fresh
 
 
 def test_no_value_can_end_the_script() -> None:

@@ -3,9 +3,11 @@
 # ruff: noqa: PLC0415 - AppTest takes a function's source, which must bring its imports
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from tests.tracker.ui.conftest import App, MakeApp, Other, Page
+from tests.tracker.ui.conftest import MakeApp, Other
 
 
 def old_app() -> None:
@@ -46,71 +48,73 @@ def polling_app() -> None:
     st.write(f"in: {presence.can_start_interview()[0]}")
 
 
-def standing(app: App) -> object:
-    told = app.component("watcher")
-    assert told is not None
-    return told["known"]["standing"]
+def app_with_pages() -> None:
+    import streamlit as st
+
+    from presence_tracker import get_presence_tracker
+
+    presence = get_presence_tracker()
+    presence.mark_session_started("anna")
+
+    def learning() -> None:
+        presence.require_interview()
+        st.title("Learning")
+
+    st.navigation([st.Page(learning)]).run()
 
 
-def test_the_browser_learns_in_the_same_run_what_its_claim_gave(app: MakeApp, other: Other) -> None:
+def test_the_browser_learns_in_the_same_run_what_its_claim_gave(app: MakeApp) -> None:
     anna = app(old_app).run(at_home=True)
-    assert standing(anna) == "out"
-    assert standing(anna.run(at_home=False)) == "granted"
-    ben = app(old_app).run(user="ben")
-    told = ben.component("watcher")
-    assert told is not None
-    assert (told["known"]["standing"], told["known"]["position"]) == ("line", 1)
+    assert anna.standing == "out"
+    assert anna.run(at_home=False).standing == "granted"
+    ben = app(old_app).run(user="ben").component("watcher")
+    assert ben is not None
+    assert (ben["known"]["standing"], ben["known"]["position"]) == ("line", 1)
 
 
-def test_a_run_that_learns_nothing_new_tells_the_browser_nothing_new(app: MakeApp, page: Page) -> None:
+def test_a_run_that_learns_nothing_new_leaves_the_watcher_as_it_is(app: MakeApp) -> None:
     anna = app(old_app).run()
-    page.heard.clear()
-    anna.run().run()
-    assert [known["standing"] for known in page.heard] == ["granted", "granted"]
+    before = anna.watcher_key
+    assert anna.run().run().watcher_key == before
 
 
-def test_the_run_after_a_grant_knows_of_it(app: MakeApp, other: Other, page: Page) -> None:
+def test_the_run_after_a_grant_knows_of_it(app: MakeApp, other: Other) -> None:
     ben = other("ben")
     ben.claim()
     anna = app(old_app).run()
-    assert page.heard[-1]["standing"] == "line"
+    assert anna.standing == "line"
     ben.mark_session_completed()
-    page.says = {"standing": "granted", "reason": None}
-    anna.run()
-    assert page.heard[-1]["standing"] == "granted"
+    assert anna.hear("granted").standing == "granted"
     assert "in" in anna.texts
 
 
-def test_an_app_that_asks_nothing_knows_of_a_lost_place(app: MakeApp, other: Other, page: Page) -> None:
+def test_an_app_that_asks_nothing_knows_of_a_lost_place(app: MakeApp, other: Other) -> None:
     anna = app(old_app).run()
-    session_id = page.heard[-1]["session"]
-    other("operator").api.release(session_id)
-    page.says = {"standing": "out", "reason": "released"}
+    other("operator").api.release(anna.client["session"])
     anna.run(at_home=True)
-    assert page.heard[-1]["standing"] == "out"
+    assert anna.standing == "granted"
+    assert anna.hear("out", "released").standing == "out"
 
 
-def test_who_was_thrown_out_is_told_so(app: MakeApp, other: Other, page: Page) -> None:
+def test_who_was_thrown_out_is_told_so(app: MakeApp, other: Other) -> None:
     anna = app(strict_app).run()
-    other("operator").api.complete(page.heard[-1]["session"])
-    page.says = {"standing": "ended", "reason": "completed"}
-    anna.run()
-    assert page.heard[-1]["standing"] == "ended"
+    other("operator").api.complete(anna.client["session"])
+    assert anna.hear("ended", "completed").standing == "ended"
     assert "Learning" not in anna.texts
     assert (anna.buttons, len(anna.texts)) == ([], 1)
 
 
+@pytest.mark.parametrize("script", [strict_app, app_with_pages])
 def test_a_page_whose_session_another_tab_has_stops_until_it_is_continued_here(
-    app: MakeApp, page: Page
+    app: MakeApp, script: Callable[[], None]
 ) -> None:
-    anna = app(strict_app).run()
-    page.says = {"standing": "elsewhere", "reason": "taken_over"}
+    anna = app(script).run()
+    assert anna.texts == ["Learning"]
+    assert anna.hear("elsewhere", "taken_over").texts == []
+    assert anna.standing == "elsewhere"
     assert anna.run().texts == []
-    assert page.heard[-1]["standing"] == "elsewhere"
-    assert anna.run().texts == []
-    page.says = {"standing": "granted", "reason": None}
-    assert anna.run().texts == ["Learning"]
-    assert page.heard[-1]["standing"] == "granted"
+    assert anna.hear("granted").texts == ["Learning"]
+    assert anna.standing == "granted"
 
 
 @pytest.mark.usefixtures("ticks")

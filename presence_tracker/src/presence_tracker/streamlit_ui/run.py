@@ -36,11 +36,13 @@ class Run:
 class PageState:
     """What the visitor's page is at, from run to run.
 
-    `turn` counts the watchers: within one run, a second one needs another key. `elsewhere`: the session that another
-    tab has now. `had_session`: what was forgotten since is not to be revived.
+    `turn` counts the watchers: within one run, a second one needs another key. `said`: what the page said that made
+    the app rerun, until a run heeds it. `elsewhere`: the session that another tab has now. `had_session`: what was
+    forgotten since is not to be revived.
     """
 
     turn: int = 0
+    said: dict[str, Any] | None = None
     elsewhere: str | None = None
     had_session: bool = False
 

@@ -5,6 +5,7 @@ Where Streamlit has no components that could, a fragment asks the server instead
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
@@ -30,14 +31,13 @@ def place(tracker: PresenceTracker, placed: Placed) -> None:
         _place_poll(tracker, placed)
         return
     state = page_state(tracker.api.pool)
-    if placed.known is None:
-        changed = _mount(tracker, placed, identity, state)
-        if changed is not None:
-            _heed(tracker, state, changed)
-    identity = tracker.identity or identity
-    if known_of(identity, state) != placed.known:
-        state.turn += 1
-        _mount(tracker, placed, identity, state)
+    if state.said is not None:
+        _heed(tracker, state)
+    known = known_of(tracker.identity or identity, state)
+    if known != placed.known:
+        state.turn += placed.known is not None
+        placed.known = known
+        _mount(tracker, placed, state)
 
 
 def _place_poll(tracker: PresenceTracker, placed: Placed) -> None:
@@ -79,27 +79,24 @@ def _standing_of(identity: Identity, state: PageState) -> str | None:
     return "line" if identity.is_in_line else "out"
 
 
-def _mount(
-    tracker: PresenceTracker, placed: Placed, identity: Identity, state: PageState
-) -> dict[str, Any] | None:
-    placed.known = known_of(identity, state)
+def _mount(tracker: PresenceTracker, placed: Placed, state: PageState) -> None:
     texts = {key: tracker.text(key) for key in TEXTS}
-    data = {"session": identity.session_id, "known": placed.known, "texts": texts}
+    data = {"session": tracker.session_id, "known": placed.known, "texts": texts}
+    key = f"presence_watcher:{tracker.api.pool}:{state.turn}"
     with placed.watcher:
-        key = f"presence_watcher:{tracker.api.pool}:{state.turn}"
-        result = component("watcher")(key=key, data=data, on_changed_change=_nothing)
-    changed: dict[str, Any] | None = result.get("changed")
-    return changed
+        component("watcher")(key=key, data=data, on_changed_change=partial(_hear, key, state))
 
 
-def _nothing() -> None:
-    """Streamlit wants a callback to know the trigger's name."""
+def _hear(key: str, state: PageState) -> None:
+    """Keep what the page said; a mount's own result is lost when a page of `st.navigation` mounted the watcher."""
+    state.said = {"standing": None, "reason": None, **(st.session_state.get(key, {}).get("changed") or {})}
 
 
-def _heed(tracker: PresenceTracker, state: PageState, changed: dict[str, Any]) -> None:
-    is_elsewhere = changed["standing"] == "elsewhere"
+def _heed(tracker: PresenceTracker, state: PageState) -> None:
+    said, state.said = state.said or {}, None
+    is_elsewhere = said["standing"] == "elsewhere"
     state.elsewhere = tracker.session_id if is_elsewhere else None
     if not is_elsewhere:
         tracker.standing(claim=False)
-    if changed["reason"] == BAD_TOKEN:
+    if said["reason"] == BAD_TOKEN:
         tracker.renew_token()
