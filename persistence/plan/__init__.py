@@ -1,0 +1,1 @@
+"""Capacity planning: how long people will wait for each number of places. Pure, but for `history`."""
