@@ -237,7 +237,7 @@ def test_an_abandoned_session_is_opened_anew(
     presence = tracker(url=quick, pool="quick")  # made with the settings of this node
     first = presence.mark_session_started("anna")
     wait_until(lambda: presence.capacity().sessions_active == 0)
-    operator.ask("PUT", "/v1/pools/quick", {"abandon_after_s": 10_800})
+    operator.ask("PUT", "/v1/pools/quick", {"abandon_after_s": 10_800, "online_window_s": 60})
     assert presence.can_start_interview()[0]
     assert presence.session_id != first
 
