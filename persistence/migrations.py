@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 
 import asyncpg
 
 from persistence.connect import connect_once
 from persistence.errors import MigrationRefusedError
-from persistence.statements import bookkeeping, migrations, statements
+from persistence.statements import bookkeeping, in_schema, lockdown, migrations, statements
 
 MIN_POSTGRES = 15
-LOCK_TIMEOUT = "30s"
+# Behind a migration that waits for a table everybody else waits too: rather give up soon.
+LOCK_TIMEOUT = "5s"
+# Nobody but other migrations waits for this one.
+TURN_TIMEOUT = "120s"
+# A large table takes longer than the rest of this program may wait for an answer.
+MIGRATION_TIMEOUT_S = 3600.0
+OUR_NOTICE = "PRSNC"
 _LOCK = "select pg_advisory_xact_lock(hashtextextended('interview-presence migrate', 0))"
+_SETTINGS = f"set local statement_timeout = 0;\nset local lock_timeout = '{LOCK_TIMEOUT}'"
+_MAY_CHANGE = """
+select coalesce((select pg_has_role(relowner, 'usage') from pg_class where oid = to_regclass($1)), true)
+"""
 _HEADER = """\
 -- interview-presence: all of the database, to paste into an SQL editor. It does what `presence migrate` does,
 -- and is what `presence migrate --print` prints. Running it again changes nothing.
 """
+
+
+@dataclass(slots=True, frozen=True)
+class Migrated:
+    """What a migration did, or would have done: the steps by name, and what they said in sentences."""
+
+    applied: list[str]
+    notices: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True, frozen=True)
@@ -34,23 +53,65 @@ class SchemaVersion:
 
 
 async def migrate(dsn: str, schema: str = "public", *, ca: str | None = None) -> list[str]:
-    """Apply what is pending and return its names, in order. Idempotent; all or nothing.
+    """Apply what is pending and return its names, in order. Raises what `bring_up_to_date` raises."""
+    return (await bring_up_to_date(dsn, schema, ca=ca)).applied
 
-    Raises MigrationRefusedError when the database can't take it, and asyncpg's or the system's error when it
-    can't be reached.
+
+async def bring_up_to_date(
+    dsn: str, schema: str = "public", *, ca: str | None = None, dry_run: bool = False
+) -> Migrated:
+    """Apply what is pending, and close what must be closed. Idempotent; all or nothing.
+
+    `dry_run` does all of it and takes it back. Raises MigrationRefusedError when the database can't take it,
+    and asyncpg's or the system's error when it can't be reached.
     """
     connection = await connect_once(dsn, ca=ca)
+    notices: list[str] = []
+    connection.add_log_listener(lambda _, message: _note(message, notices))
     try:
         _require_version(connection)
-        async with connection.transaction():
-            await connection.execute(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
-            await connection.execute(_LOCK)
-            return await _apply(connection, schema)
-    except asyncpg.RaiseError as error:
-        # Raised by a migration itself: its message is our own sentence.
-        raise MigrationRefusedError(" ".join(filter(None, (error.message, error.hint)))) from error
+        applied = await _in_transaction(connection, schema, dry_run=dry_run)
+        await asyncio.sleep(0)  # the listener is called from the loop, after the answer
     finally:
         await connection.close()
+    return Migrated(applied, notices)
+
+
+def _note(message: asyncpg.PostgresLogMessage, notices: list[str]) -> None:
+    if message.sqlstate == OUR_NOTICE:
+        notices.append(str(message.message))
+
+
+async def _in_transaction(
+    connection: asyncpg.Connection[asyncpg.Record], schema: str, *, dry_run: bool
+) -> list[str]:
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        applied = await _apply(connection, schema)
+    except BaseException as error:
+        if not connection.is_closed():
+            await transaction.rollback()
+        raise _refusal(error) from error
+    await (transaction.rollback() if dry_run else transaction.commit())
+    return applied
+
+
+def _refusal(error: BaseException) -> BaseException:
+    """The error as a sentence, where Postgres refused rather than failed."""
+    if isinstance(error, asyncpg.RaiseError):
+        # Raised by a migration itself: its message is our own sentence.
+        return MigrationRefusedError(" ".join(filter(None, (error.message, error.hint))))
+    if isinstance(error, asyncpg.LockNotAvailableError):
+        return MigrationRefusedError(
+            "Somebody else holds a lock on the table or is migrating too; nothing was changed. Try again later."
+        )
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return MigrationRefusedError(
+            f"The role of DATABASE_URL may not do that ({error.message}); nothing was changed. "
+            "Migrate as the owner of the tables or of the schema."
+        )
+    return error
 
 
 async def schema_version(connection: asyncpg.Connection[asyncpg.Record], schema: str) -> SchemaVersion:
@@ -58,8 +119,8 @@ async def schema_version(connection: asyncpg.Connection[asyncpg.Record], schema:
     try:
         async with connection.transaction():
             rows = await connection.fetch(statements(schema)["applied"])
-    except asyncpg.UndefinedTableError:
-        rows = []
+    except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):
+        rows = []  # none yet, or somebody else's table, which bookkeeping.sql refuses in words
     known = [step.name for step in migrations(schema)]
     applied = [str(row["name"]) for row in rows]
     return SchemaVersion(
@@ -73,20 +134,32 @@ def printable(schema: str = "public") -> str:
     """One script that does what `migrate` does, for an SQL editor."""
     steps = migrations(schema)
     record = statements(schema)["record_migration"]
-    parts = [_HEADER, "begin;\n", f"{_LOCK};\n", bookkeeping(schema)]
+    parts = [_HEADER, "begin;\n", f"{_SETTINGS};\n{_LOCK};\n", bookkeeping(schema)]
     for step in steps:
         parts += [f"-- {step.name}\n{step.sql}", record.replace("$1", f"'{step.name}'") + "\n"]
-    return "\n".join([*parts, "commit;\n"])
+    return "\n".join([*parts, f"-- lockdown\n{lockdown(schema)}", "commit;\n"])
 
 
 async def _apply(connection: asyncpg.Connection[asyncpg.Record], schema: str) -> list[str]:
-    await connection.execute(bookkeeping(schema))
+    await _run(connection, f"set local statement_timeout = 0; set local lock_timeout = '{TURN_TIMEOUT}'")
+    await _run(connection, _LOCK)
+    await _run(connection, f"{_SETTINGS}; set local client_min_messages = notice")
     version = await schema_version(connection, schema)
+    table = in_schema(':"schema".presence_migrations', schema)
+    if not version.pending and not await connection.fetchval(_MAY_CHANGE, table):
+        # The server's own role: a release command that runs with it has nothing to do, and may not do it.
+        return []
+    await _run(connection, bookkeeping(schema))
     for step in migrations(schema):
         if step.name in version.pending:
-            await connection.execute(step.sql)
+            await _run(connection, step.sql)
             await connection.execute(statements(schema)["record_migration"], step.name)
+    await _run(connection, lockdown(schema))
     return version.pending
+
+
+async def _run(connection: asyncpg.Connection[asyncpg.Record], sql: str) -> None:
+    await connection.execute(sql, timeout=MIGRATION_TIMEOUT_S)
 
 
 def _require_version(connection: asyncpg.Connection[asyncpg.Record]) -> None:

@@ -34,15 +34,20 @@ def in_schema(text: str, schema: str) -> str:
 
 
 @cache
-def statements(schema: str) -> dict[str, str]:
-    """The statements of `queries.sql` by name."""
-    _, *parts = _NAME.split((_SQL / "queries.sql").read_text(encoding="utf-8"))
+def statements(schema: str, file: str = "queries.sql") -> dict[str, str]:
+    """The statements of `file` by name."""
+    _, *parts = _NAME.split((_SQL / file).read_text(encoding="utf-8"))
     return {name: in_schema(sql.strip(), schema) for name, sql in zip(parts[::2], parts[1::2], strict=True)}
 
 
 def bookkeeping(schema: str) -> str:
     """The SQL that makes the schema and the table of applied migrations, where missing."""
     return _read(_SQL / "bookkeeping.sql", schema)
+
+
+def lockdown(schema: str) -> str:
+    """The SQL that runs behind the migrations each time: who may do what."""
+    return _read(_SQL / "lockdown.sql", schema)
 
 
 def migrations(schema: str) -> list[Migration]:

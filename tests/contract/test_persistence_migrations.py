@@ -11,7 +11,6 @@ import asyncpg
 import pytest
 
 from persistence.connect import connect, connect_once
-from persistence.errors import MigrationRefusedError
 from persistence.migrations import migrate, printable, schema_version
 from persistence.repository import Repository
 from persistence.rows import PoolRow
@@ -21,9 +20,6 @@ from tests.contract.persistence_model import START_MS, ended, row
 ALL = ["0001_older_table", "0002_presence"]
 PASTED = (Path(__file__).parents[2] / "persistence/sql/supabase_presence_schema.sql").read_text(
     encoding="utf-8"
-)
-OLD_TABLE = (
-    "create table presence (session_id text primary key, user_id text, status text, last_seen timestamptz)"
 )
 OLD_UPDATE = """
 UPDATE presence
@@ -99,18 +95,6 @@ async def migrated(database_url: str) -> AsyncIterator[asyncpg.Connection[asyncp
     await connection.close()
 
 
-@pytest.fixture
-async def api_roles(postgres_server: EmbeddedPostgres) -> AsyncIterator[list[str]]:
-    """Supabase's roles, with the default privileges that it used to give them."""
-    connection = await connect_once(postgres_server.url)
-    for role in ("anon", "authenticated"):
-        await connection.execute(f"create role {role}")
-    yield ["anon", "authenticated"]
-    for role in ("anon", "authenticated"):
-        await connection.execute(f"drop role {role}")
-    await connection.close()
-
-
 async def catalogue(
     connection: asyncpg.Connection[asyncpg.Record], schema: str = "public"
 ) -> list[tuple[str, ...]]:
@@ -178,59 +162,6 @@ async def test_another_schema_gets_the_same_and_the_public_one_nothing(
 async def test_a_schema_name_that_could_be_sql_is_refused(empty_database_url: str) -> None:
     with pytest.raises(ValueError, match="not a schema name"):
         await migrate(empty_database_url, 'x"; drop table presence; --')
-
-
-async def test_a_table_that_is_not_ours_is_refused_in_one_sentence_and_nothing_changes(
-    empty: asyncpg.Connection[asyncpg.Record], empty_database_url: str
-) -> None:
-    await empty.execute(OLD_TABLE)
-    with pytest.raises(
-        MigrationRefusedError, match=r"^The schema public already has a table presence .* pool"
-    ):
-        await migrate(empty_database_url, "public")
-    relations = await empty.fetch("select relname from pg_class where relnamespace = 'public'::regnamespace")
-    assert {each["relname"] for each in relations} == {"presence", "presence_pkey"}
-    with pytest.raises(asyncpg.RaiseError):
-        await empty.execute(printable("public"))
-
-
-async def test_the_api_roles_get_nothing(
-    empty: asyncpg.Connection[asyncpg.Record], empty_database_url: str, api_roles: list[str]
-) -> None:
-    roles = ", ".join(api_roles)
-    for kind in ("tables", "functions", "sequences"):
-        await empty.execute(f"alter default privileges in schema public grant all on {kind} to {roles}")
-    await migrate(empty_database_url, "public")
-    relations = (
-        "presence",
-        "presence_pools",
-        "presence_migrations",
-        "active_sessions_view",
-        "interview_capacity",
-    )
-    for role in api_roles:
-        await empty.execute(f"set role {role}")
-        for relation in relations:
-            with pytest.raises(asyncpg.InsufficientPrivilegeError):
-                await empty.execute(f"select * from {relation}")
-        with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await empty.execute("select cleanup_stale_sessions(3)")
-        await empty.execute("reset role")
-    await empty.execute(f"drop owned by {roles}")
-
-
-async def test_a_role_that_was_granted_the_tables_by_mistake_still_sees_no_row(
-    empty: asyncpg.Connection[asyncpg.Record], empty_database_url: str, api_roles: list[str]
-) -> None:
-    await migrate(empty_database_url, "public")
-    await write(empty_database_url)
-    await empty.execute("grant all on all tables in schema public to anon")
-    await empty.execute("set role anon")
-    for relation in ("presence", "presence_pools", "active_sessions_view", "interview_capacity"):
-        assert await empty.fetch(f"select * from {relation}") == []
-    assert await empty.execute("update presence set status = 'abandoned'") == "UPDATE 0"
-    await empty.execute("reset role")
-    await empty.execute("drop owned by anon")
 
 
 async def write(database_url: str) -> None:

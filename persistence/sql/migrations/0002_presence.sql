@@ -1,4 +1,5 @@
--- Tables, views and function of a new database. Every statement may run twice.
+-- Tables, views and function of a new database. Every statement may run twice. Rights are not here: lockdown.sql
+-- runs behind all migrations and closes what any of them made.
 
 -- Ids compare bytewise on every server, so that a listing goes on in Postgres where it stopped in Redis.
 -- The free space lets the frequent writes of last_seen stay on their page and touch no index.
@@ -46,20 +47,20 @@ from :"schema".presence
 where status = 'active' and last_seen > now() - interval '5 minutes'
 order by last_seen desc;
 
+-- A pool whose limit was never flushed shows up too while somebody is in an interview: no limit is known then.
 create or replace view :"schema".interview_capacity with (security_invoker = on) as
-select pools.pool,
+select coalesce(pools.pool, running.pool) as pool,
        pools."limit" as max_concurrent,
-       running.interviews as active_interviews,
-       greatest(0, pools."limit" - running.interviews) as available
+       coalesce(running.interviews, 0) as active_interviews,
+       case when pools."limit" is not null
+            then greatest(0, pools."limit" - coalesce(running.interviews, 0)) end as available
 from :"schema".presence_pools as pools
-cross join lateral (
-  select count(*)::integer as interviews
-  from :"schema".presence as sessions
-  where sessions.pool = pools.pool
-    and sessions.status = 'active'
-    and sessions.is_in_interview
-    and sessions.last_seen > now() - interval '60 seconds'
-) as running;
+full join (
+  select pool, count(*)::integer as interviews
+  from :"schema".presence
+  where status = 'active' and is_in_interview and last_seen > now() - interval '60 seconds'
+  group by pool
+) as running on running.pool = pools.pool;
 
 -- For the SQL editor and pg_cron. A session that is live after all is active again after its next flush.
 create or replace function :"schema".cleanup_stale_sessions(hours double precision default 3)
@@ -77,41 +78,4 @@ as $$
     returning 1
   )
   select count(*)::integer from abandoned
-$$;
-
--- Nobody but the owner, superusers and roles that bypass row level security.
-alter table :"schema".presence enable row level security;
-alter table :"schema".presence_pools enable row level security;
-alter table :"schema".presence_migrations enable row level security;
-
-do $$
-declare
-  locked text;
-begin
-  foreach locked in array array['presence', 'presence_pools', 'presence_migrations'] loop
-    if not exists (
-      select from pg_policy
-      where polrelid = format('%I.%I', :'schema', locked)::regclass and polname = 'presence_closed'
-    ) then
-      execute format('create policy presence_closed on %I.%I for all using (false)', :'schema', locked);
-    end if;
-  end loop;
-end
-$$;
-
--- Supabase's API roles, where they exist: default privileges may have given them everything.
-do $$
-declare
-  grantee text;
-begin
-  for grantee in
-    select 'public'
-    union all
-    select quote_ident(rolname) from pg_roles where rolname in ('anon', 'authenticated')
-  loop
-    execute 'revoke all on :"schema".presence, :"schema".presence_pools, :"schema".presence_migrations, '
-      || ':"schema".active_sessions_view, :"schema".interview_capacity from ' || grantee;
-    execute 'revoke all on function :"schema".cleanup_stale_sessions(double precision) from ' || grantee;
-  end loop;
-end
 $$;
