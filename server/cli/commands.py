@@ -48,9 +48,12 @@ def migrate(
     print_only: Annotated[
         bool, typer.Option("--print", help="Print the SQL instead, for an SQL editor.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Do it, say what was found and done, and take it back.")
+    ] = False,
 ) -> None:
     """Bring the database of DATABASE_URL up to date. Running it again changes nothing."""
-    bring_up_to_date(print_only=print_only)
+    bring_up_to_date(print_only=print_only, dry_run=dry_run)
 
 
 @app.command()
