@@ -15,7 +15,7 @@ export const connect = (options, world = globalThis) => {
 
   try {
     base = new URL(url).href.replace(/^ws/, "http").replace(/\/?(\/ws)?$/, "");
-    past = JSON.parse(world.sessionStorage["presence:" + base]);
+    past = JSON.parse(world.sessionStorage["presence:" + base]) ?? past;
   } catch {}
   let { tab = mint(), attempt = 0 } = past;
   let token = newest(given, past.token);

@@ -506,6 +506,12 @@ describe("storage", () => {
     assert.equal(start({ token: undefined }, new World(world.stored)).presence.state, "ended");
   });
 
+  for (const rubbish of ["null", "{", "7", '{"token":7}']) {
+    test(`what somebody else has put there does no harm: ${rubbish}`, () => {
+      assert.equal(online({}, new World({ "presence:https://p.example": rubbish })).presence.state, "online");
+    });
+  }
+
   test("a page where storage is forbidden works all the same", () => {
     const world = new World();
     Object.defineProperty(world, "sessionStorage", { get: () => { throw new Error("SecurityError"); } });
