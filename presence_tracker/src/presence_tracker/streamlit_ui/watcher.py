@@ -15,10 +15,11 @@ from presence_tracker.streamlit_ui.run import PageState, Placed, is_fragment_rer
 
 if TYPE_CHECKING:
     from presence_tracker.identity import Identity
+    from presence_tracker.models import Interview
     from presence_tracker.tracker import PresenceTracker
 
 TEXTS = ("elsewhere", "continue_here")
-POLL_EVERY_S = 5.0  # where Streamlit has no components that could watch
+POLL_EVERY_S = 2.0  # where Streamlit has no components that could watch
 BAD_TOKEN = "bad_token"  # noqa: S105 - the name of a reason
 
 
@@ -53,8 +54,12 @@ def _poll(tracker: PresenceTracker) -> None:
     if not is_fragment_rerun() or before is None or not (before.is_granted or before.is_in_line):
         return
     now = tracker.standing()
-    if now.is_confirmed and now.interview.state != (before.interview or now.interview).state:
+    if now.is_confirmed and _seen(now.interview) != _seen(before.interview):
         st.rerun()
+
+
+def _seen(interview: Interview | None) -> tuple[object, ...]:
+    return () if interview is None else (interview.state, interview.position)
 
 
 def known_of(identity: Identity, state: PageState) -> dict[str, Any]:
