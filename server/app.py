@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from persistence.connect import connect as connect_postgres
 from persistence.flusher import Flusher
+from persistence.plan.history import Arrivals
 from persistence.repository import Repository
 from server.domain.addresses import TrustedProxies
 from server.domain.origins import Origins
@@ -107,6 +108,7 @@ async def _history(node: Node) -> AsyncIterator[None]:
     url = cast("SecretStr", settings.database_url).get_secret_value()
     async with await connect_postgres(url, ca=settings.database_ca) as pool:
         node.history = Repository(pool, settings.schema_)
+        node.arrivals = Arrivals(pool, settings.schema_)
         node.flusher = Flusher(
             StoreDirtySessions(node.store),
             node.history,

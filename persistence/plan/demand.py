@@ -130,10 +130,13 @@ class Steady:
         return Run(arrivals, lengths, [math.inf] * count, arrivals[-1], _STEADY_WARM_UP)
 
 
-def observed(visits: Sequence[Visit], since: float, until: float) -> Demand:
-    """The demand between two moments of Unix time: whole days, cut where the pool is emptiest."""
+def observed(visits: Sequence[Visit], since: float, until: float, most_days: int = 366) -> Demand:
+    """The demand between two moments of Unix time: the last whole days, cut where the pool is emptiest.
+
+    If no day is over yet, the one that has begun counts as a whole one.
+    """
     cut_h = quietest_hour(visits)
-    starts = _starts(since, until, cut_h)
+    starts = _starts(since, until, cut_h)[-most_days:]
     days: list[list[float]] = [[] for _ in starts]
     for visit in visits:
         day = int((visit.arrived_at - starts[0]) // DAY_S)
@@ -149,11 +152,10 @@ def observed(visits: Sequence[Visit], since: float, until: float) -> Demand:
 
 
 def _starts(since: float, until: float, cut_h: int) -> list[float]:
-    """Where the whole days begin; if there is none yet, where the one begins that holds `since`."""
     cut_s = cut_h * HOUR_S
     first = math.ceil((since - cut_s) / DAY_S) * DAY_S + cut_s
     whole = int((until - first) // DAY_S)
-    return [first + day * DAY_S for day in range(whole)] if whole > 0 else [first - DAY_S]
+    return [first + day * DAY_S for day in range(max(1, whole))]
 
 
 def quietest_hour(visits: Sequence[Visit]) -> int:

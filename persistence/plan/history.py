@@ -22,16 +22,19 @@ class Arrivals:
 
     async def demand(self, pool: str, days: int) -> Demand:
         """The demand of the last `days` days, or since the pool's history began."""
+        window = days + 1  # broken days at both ends do not count
         async with (
             self._connections.acquire() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
             span = await connection.fetchrow(self._sql["plan_span"], pool)
-            got_in = await connection.fetch(self._sql["plan_interviews"], pool, days, MAX_VISITS)
-            in_vain = await connection.fetch(self._sql["plan_given_up"], pool, days, MAX_VISITS)
+            got_in = await connection.fetch(self._sql["plan_interviews"], pool, window, MAX_VISITS)
+            in_vain = await connection.fetch(self._sql["plan_given_up"], pool, window, MAX_VISITS)
         assert span is not None  # noqa: S101 - an aggregate has a row
-        since = max(span["now"] - days * DAY_S, span["first"] or span["now"])
-        return observed([*_visits(got_in), *_in_vain(in_vain)], since, span["now"])
+        # Before the very first session nobody came: its day counts as a whole one.
+        begun = (span["first"] or span["now"]) - DAY_S
+        since = max(span["now"] - window * DAY_S, begun)
+        return observed([*_visits(got_in), *_in_vain(in_vain)], since, span["now"], days)
 
 
 def _visits(records: list[asyncpg.Record]) -> Iterator[Visit]:

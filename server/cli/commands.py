@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from server.cli.dev import develop
 from server.cli.help import settings_help
 from server.cli.migrate import bring_up_to_date
+from server.cli.plan import Asked, plan_places
 from server.cli.remote import Remote, session_path, show, show_sessions
 from server.cli.serve import serve as serve_until_stopped
 from server.domain.pool import Mode
@@ -127,3 +129,28 @@ def token(session_id: SessionId, pool: Pool = "main", as_json: AsJson = False) -
         show(reply, as_json=True)
     else:
         typer.echo(reply["token"])
+
+
+@app.command()
+def plan(  # noqa: PLR0917 - each is an option by its name
+    days: Annotated[int, typer.Option(min=1, max=366, help="How many days back to look.")] = 28,
+    limits: Annotated[str, typer.Option(help="The numbers of places to look at, like 1..20.")] = "1..20",
+    target_wait: Annotated[
+        str, typer.Option(help="The longest wait that will do, like 60s, 5m or 1h.")
+    ] = "60s",
+    percent: Annotated[
+        float, typer.Option(min=1, max=100, help="Of so many percent of those who come.")
+    ] = 95,
+    arrivals_per_hour: Annotated[
+        float | None, typer.Option(min=0, help="Plan without any history: who comes, on average.")
+    ] = None,
+    mean_minutes: Annotated[
+        float | None, typer.Option(min=0, help="Plan without any history: the mean length of an interview.")
+    ] = None,
+    svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw a picture, too.")] = None,
+    pool: Pool = "main",
+    as_json: AsJson = False,
+) -> None:
+    """Tell how many places are needed: from the history, through PRESENCE_URL or else straight from DATABASE_URL."""
+    asked = Asked(pool, days, limits, target_wait, percent, arrivals_per_hour, mean_minutes)
+    plan_places(asked, picture=svg, as_json=as_json)

@@ -11,6 +11,7 @@ from typing import Literal
 import structlog
 
 from persistence.flusher import Flusher, FlushStatus
+from persistence.plan.history import Arrivals
 from persistence.repository import Repository
 from server.domain.errors import (
     RedisAwayError,
@@ -48,6 +49,7 @@ class Node:
         self.hub = Hub()
         store.watch_pools(self.hub)
         self.history: Repository | None = None
+        self.arrivals: Arrivals | None = None
         self.flusher: Flusher | None = None
         self.draining = False
         self.redis_up = True

@@ -51,8 +51,13 @@ def test_lengths_are_those_of_all_finished_interviews() -> None:
 
 
 def test_a_history_of_hours_counts_as_one_day() -> None:
-    demand = observed([visit(0, 9), visit(0, 10)], MIDNIGHT + 8.9 * HOUR_S, MIDNIGHT + 12 * HOUR_S)
+    demand = observed([visit(0, 9), visit(0, 10)], MIDNIGHT - 15.1 * HOUR_S, MIDNIGHT + 12 * HOUR_S)
     assert [len(day) for day in demand.days] == [2]
+
+
+def test_no_more_days_are_looked_at_than_asked_for() -> None:
+    demand = observed([visit(day, 9) for day in range(5)], MIDNIGHT - DAY_S, MIDNIGHT + 5 * DAY_S, 3)
+    assert [len(day) for day in demand.days] == [1, 1, 1]
 
 
 def test_days_without_anybody_count_too() -> None:
