@@ -20,7 +20,7 @@ TURN_TIMEOUT = "120s"
 MIGRATION_TIMEOUT_S = 3600.0
 OUR_NOTICE = "PRSNC"
 _LOCK = "select pg_advisory_xact_lock(hashtextextended('interview-presence migrate', 0))"
-_SETTINGS = f"set local statement_timeout = 0;\nset local lock_timeout = '{LOCK_TIMEOUT}'"
+_NO_TIMEOUT = "set local statement_timeout = 0"
 _MAY_CHANGE = """
 select coalesce((select pg_has_role(relowner, 'usage') from pg_class where oid = to_regclass($1)), true)
 """
@@ -134,16 +134,20 @@ def printable(schema: str = "public") -> str:
     """One script that does what `migrate` does, for an SQL editor."""
     steps = migrations(schema)
     record = statements(schema)["record_migration"]
-    parts = [_HEADER, "begin;\n", f"{_SETTINGS};\n{_LOCK};\n", bookkeeping(schema)]
+    parts = [_HEADER, "begin;\n", f"{_NO_TIMEOUT};\n{_lock_timeout()};\n{_LOCK};\n", bookkeeping(schema)]
     for step in steps:
         parts += [f"-- {step.name}\n{step.sql}", record.replace("$1", f"'{step.name}'") + "\n"]
     return "\n".join([*parts, f"-- lockdown\n{lockdown(schema)}", "commit;\n"])
 
 
+def _lock_timeout() -> str:
+    return f"set local lock_timeout = '{LOCK_TIMEOUT}'"
+
+
 async def _apply(connection: asyncpg.Connection[asyncpg.Record], schema: str) -> list[str]:
-    await _run(connection, f"set local statement_timeout = 0; set local lock_timeout = '{TURN_TIMEOUT}'")
+    await _run(connection, f"{_NO_TIMEOUT}; set local lock_timeout = '{TURN_TIMEOUT}'")
     await _run(connection, _LOCK)
-    await _run(connection, f"{_SETTINGS}; set local client_min_messages = notice")
+    await _run(connection, f"{_lock_timeout()}; set local client_min_messages = notice")
     version = await schema_version(connection, schema)
     table = in_schema(':"schema".presence_migrations', schema)
     if not version.pending and not await connection.fetchval(_MAY_CHANGE, table):

@@ -269,7 +269,8 @@ begin
     from pg_constraint
     where conrelid = older
       and conkey <@ ours
-      and (contype in ('c', 'f', 'x') or contype in ('p', 'u') and not key = any (conkey))
+      -- A key that is checked late is none to an upsert.
+      and (contype in ('c', 'f', 'x') or contype in ('p', 'u') and (condeferrable or not key = any (conkey)))
     union all
     select pg_get_indexdef(indexrelid), 'drop index ' || indexrelid::regclass
     from pg_index
@@ -542,14 +543,141 @@ $$;
 
 insert into public.presence_migrations (name) values ('0002_presence') on conflict (name) do nothing;
 
+-- 0003_analytics
+-- What the team asks its history: views without the ids of sessions, and the marks of those who were forgotten.
+-- A day begins at midnight UTC. Times that end in _s are seconds.
+
+-- What a flush had taken before its person was forgotten must not be written afterwards. A mark says up to which
+-- version, and is deleted when no flush can be that late any more.
+create table if not exists public.presence_forgotten (
+  session_id text collate "C" primary key,
+  version bigint not null,
+  forgotten_at timestamptz not null default now()
+);
+
+-- The days of a pool, in the words of the views: a question about some of them reads no others.
+create index if not exists idx_presence_day
+  on public.presence (pool, ((started_at at time zone 'UTC')::date));
+
+-- One row a session, with what the other views count and measure. An interview that another session of the same person
+-- took over stands in both their rows, with the same user_id and interview_started_at.
+create or replace view public.presence_facts with (security_invoker = on) as
+select pool, language_code, (started_at at time zone 'UTC')::date as day, user_id, status, started_at,
+       interview_started_at,
+       interview_started_at is not null or is_in_interview as interviewed,
+       case when interview_ended_at >= interview_started_at
+            then extract(epoch from interview_ended_at - interview_started_at)::float8 end as interview_s,
+       case when status = 'completed' and completed_at >= started_at
+            then extract(epoch from completed_at - started_at)::float8 end as session_s,
+       waited_s,
+       case when status <> 'active' then coalesce(end_reason, status) end as end_reason
+from public.presence;
+
+create or replace view public.presence_languages with (security_invoker = on) as
+select pool, language_code, day,
+       count(*) as sessions,
+       count(distinct (user_id, coalesce(interview_started_at, started_at))) filter (where interviewed) as interviews,
+       count(*) filter (where status = 'completed') as completed
+from public.presence_facts
+group by pool, language_code, day;
+
+create or replace view public.presence_durations with (security_invoker = on) as
+select pool, language_code, day,
+       count(interview_s) as interviews,
+       percentile_cont(0.5) within group (order by interview_s) as interview_median_s,
+       percentile_cont(0.9) within group (order by interview_s) as interview_p90_s,
+       count(session_s) as completed,
+       percentile_cont(0.5) within group (order by session_s) as session_median_s,
+       percentile_cont(0.9) within group (order by session_s) as session_p90_s
+from public.presence_facts
+group by pool, language_code, day;
+
+-- How long those waited who got in; who got in at once has waited 0 seconds.
+create or replace view public.presence_waits with (security_invoker = on) as
+select pool, language_code, day,
+       count(waited_s) as admitted,
+       count(*) filter (where waited_s >= 1) as waited,
+       percentile_cont(0.5) within group (order by waited_s) as median_s,
+       percentile_cont(0.9) within group (order by waited_s) as p90_s,
+       max(waited_s) as longest_s
+from public.presence_facts
+group by pool, language_code, day;
+
+create or replace view public.presence_endings with (security_invoker = on) as
+select pool, language_code, day, end_reason, count(*) as sessions
+from public.presence_facts
+where end_reason is not null
+group by pool, language_code, day, end_reason;
+
+create or replace view public.presence_peak_hours with (security_invoker = on) as
+select pool, day, date_trunc('hour', started_at, 'UTC') as hour, count(*) as sessions,
+       count(*) filter (where interviewed) as interviews
+from public.presence_facts
+group by pool, day, date_trunc('hour', started_at, 'UTC');
+
+-- How many interviews ran at the same time, in each hour in which any did: the most, and on average. An interview starts
+-- at most two days after its session. One that was taken over is one; one whose end nobody noted ran until it was seen
+-- last; one that runs now has no end yet.
+create or replace function public.presence_concurrency_between(of_pool text, since timestamptz, until timestamptz)
+returns table (hour timestamptz, most bigint, average double precision)
+language sql
+stable
+set search_path = ''
+as $$
+  with interviews as (
+    select greatest(interview_started_at, since) as began,
+           least(max(case when interview_ended_at is not null then interview_ended_at
+                          when is_in_interview and status = 'active' then until
+                          else last_seen end), until) as ended
+    from public.presence
+    where pool = of_pool
+      and started_at > since - interval '2 days' and started_at < until
+      and interview_started_at < until
+    group by user_id, interview_started_at
+  ),
+  steps as (
+    select began as at, 1 as step from interviews where ended > began
+    union all
+    select ended, -1 from interviews where ended > began
+  ),
+  levels as (
+    select at, sum(sum(step)) over (order by at) as running, lead(at) over (order by at) as up_to
+    from steps
+    group by at
+  )
+  select hours.hour,
+         max(running)::bigint,
+         sum(running * extract(epoch from least(up_to, hours.hour + interval '1 hour') - greatest(at, hours.hour))
+            )::float8 / 3600
+  from levels
+  cross join lateral generate_series(date_trunc('hour', at, 'UTC'), up_to - interval '1 microsecond', interval '1 hour')
+    as hours (hour)
+  where running > 0
+  group by hours.hour
+$$;
+
+-- The last 31 days; the function above answers for others.
+create or replace view public.presence_concurrency with (security_invoker = on) as
+with recursive pools as (
+  select min(pool) as pool from public.presence
+  union all
+  select (select min(pool) from public.presence where pool > pools.pool) from pools where pools.pool is not null
+)
+select pools.pool, running.hour, running.most, running.average
+from pools
+cross join lateral public.presence_concurrency_between(pools.pool, now() - interval '31 days', now()) as running
+where pools.pool is not null;
+
+insert into public.presence_migrations (name) values ('0003_analytics') on conflict (name) do nothing;
+
 -- lockdown
 -- Who may do what. Runs behind the migrations each time, whatever they made: a table, view, sequence or function that
 -- a later migration makes is closed in the same transaction, whatever default privileges gave away with it, and what
 -- somebody opened since is closed again. A migration only has to make its views with security_invoker = on.
 --
 --   owner             all; row level security is not forced on it, so that the server may also connect as the owner
---   presence_server   what the server does: read all; write presence and presence_pools; delete from presence
---                     (retention, and forgetting a person); run cleanup_stale_sessions
+--   presence_server   what the server does: read all; write presence, presence_pools and presence_forgotten;
+--                     delete from presence (retention, and forgetting a person); run cleanup_stale_sessions
 --   anon, authenticated, everybody else   nothing: no grant, no policy. Roles that were given something by name, and
 --                     service_role, which Supabase gives all and lets pass row level security, are left as they are
 --
@@ -584,7 +712,7 @@ begin
     select policyname, tablename, cmd, array_to_string(roles, ', ') as roles
     from pg_policies
     where schemaname = 'public'
-      and tablename in ('presence', 'presence_pools', 'presence_migrations')
+      and tablename in ('presence', 'presence_pools', 'presence_forgotten', 'presence_migrations')
       and roles && array['public', 'anon', 'authenticated']::name[]
       and (policyname <> 'presence_closed' or to_regrole('presence_server') is not null)
   loop
@@ -600,7 +728,7 @@ do $$
 declare
   locked text;
 begin
-  foreach locked in array array['presence', 'presence_pools', 'presence_migrations'] loop
+  foreach locked in array array['presence', 'presence_pools', 'presence_forgotten', 'presence_migrations'] loop
     if not (select relrowsecurity from pg_class where oid = format('public.%I', locked)::regclass) then
       execute format('alter table public.%I enable row level security', locked);
       raise notice using errcode = 'PRSNC', message = 'turns on row level security of ' || locked;
@@ -634,7 +762,7 @@ begin
     with recursive ours (id) as (
       select oid from pg_class
       where relnamespace = to_regnamespace('public')
-        and relname in ('presence', 'presence_pools', 'presence_migrations')
+        and relname in ('presence', 'presence_pools', 'presence_forgotten', 'presence_migrations')
       union
       select rule.ev_class
       from ours
@@ -689,6 +817,7 @@ begin
   end if;
   grant select, insert, update, delete on public.presence to presence_server;
   grant select, insert, update on public.presence_pools to presence_server;
+  grant select, insert, update, delete on public.presence_forgotten to presence_server;
   grant select on public.presence_migrations to presence_server;
   for needed in
     with recursive views (id) as (
@@ -733,7 +862,7 @@ begin
     select puballtables, schemaname, tablename
     from pg_publication_tables join pg_publication using (pubname)
     where pubname = 'supabase_realtime' and schemaname = 'public'
-      and tablename in ('presence', 'presence_pools', 'presence_migrations')
+      and tablename in ('presence', 'presence_pools', 'presence_forgotten', 'presence_migrations')
   loop
     if exists (
       select from pg_publication_rel join pg_publication on pg_publication.oid = prpubid

@@ -17,7 +17,7 @@ from persistence.rows import PoolRow
 from server.embedded import EmbeddedPostgres
 from tests.contract.persistence_model import START_MS, ended, row
 
-ALL = ["0001_older_table", "0002_presence"]
+ALL = ["0001_older_table", "0002_presence", "0003_analytics"]
 PASTED = (Path(__file__).parents[2] / "persistence/sql/supabase_presence_schema.sql").read_text(
     encoding="utf-8"
 )

@@ -20,6 +20,15 @@ def test_it_brings_a_new_database_up_to_date_once(empty_database_url: str) -> No
     assert again.stdout == "The database is up to date.\n"
 
 
+def test_a_dry_run_says_what_it_would_do_and_does_none_of_it(empty_database_url: str) -> None:
+    tried = presence("migrate", "--dry-run", DATABASE_URL=empty_database_url)
+    assert tried.returncode == 0, tried.stderr
+    assert tried.stdout.startswith("Would apply 0001_older_table, 0002_presence")
+    assert tried.stdout.endswith("nothing was changed.\n")
+    done = presence("migrate", DATABASE_URL=empty_database_url)
+    assert done.stdout.startswith("Applied 0001_older_table, 0002_presence")
+
+
 def test_it_prints_the_sql_for_the_schema_that_is_set() -> None:
     assert presence("migrate", "--print", PRESENCE_SCHEMA="history").stdout == printable("history")
 

@@ -236,7 +236,8 @@ begin
     from pg_constraint
     where conrelid = older
       and conkey <@ ours
-      and (contype in ('c', 'f', 'x') or contype in ('p', 'u') and not key = any (conkey))
+      -- A key that is checked late is none to an upsert.
+      and (contype in ('c', 'f', 'x') or contype in ('p', 'u') and (condeferrable or not key = any (conkey)))
     union all
     select pg_get_indexdef(indexrelid), 'drop index ' || indexrelid::regclass
     from pg_index
