@@ -17,6 +17,7 @@ from persistence.errors import POSTGRES_AWAY, PersistenceError, SourceAwayError,
 from persistence.port import DirtySessions, Outcome
 from persistence.repair import repairs
 from persistence.repository import Repository
+from persistence.retention import Retention
 from persistence.rows import PoolRow, PresenceRow
 
 BATCH = 500
@@ -106,6 +107,7 @@ class Flusher:
         flush_s: float = 10.0,
         abandon_after_s: float = 10_800.0,
         batch: int = BATCH,
+        retention: Retention | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
@@ -115,6 +117,7 @@ class Flusher:
         self._flush_s = flush_s
         self._abandon_after_s = abandon_after_s
         self._batch = batch
+        self._retention = retention
         self._clock = clock
         self._sleep = sleep
         self._one_at_a_time = asyncio.Lock()
@@ -291,6 +294,8 @@ class Flusher:
         if self._leased and self._clock() >= self._next_sweep:
             await self.abandon_unknown()
             self._next_sweep = self._clock() + SWEEP_INTERVAL_S
+        if self._leased and self._retention is not None:
+            await self._retention.delete_if_due()
 
     async def _unknown(self, stale: Sequence[tuple[str, str]]) -> list[str]:
         unknown: list[str] = []

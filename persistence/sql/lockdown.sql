@@ -3,8 +3,8 @@
 -- somebody opened since is closed again. A migration only has to make its views with security_invoker = on.
 --
 --   owner             all; row level security is not forced on it, so that the server may also connect as the owner
---   presence_server   what the server does: read all; write presence and presence_pools; delete from presence
---                     (retention, and forgetting a person); run cleanup_stale_sessions
+--   presence_server   what the server does: read all; write presence, presence_pools and presence_forgotten;
+--                     delete from presence (retention, and forgetting a person); run cleanup_stale_sessions
 --   anon, authenticated, everybody else   nothing: no grant, no policy. Roles that were given something by name, and
 --                     service_role, which Supabase gives all and lets pass row level security, are left as they are
 --
@@ -39,7 +39,7 @@ begin
     select policyname, tablename, cmd, array_to_string(roles, ', ') as roles
     from pg_policies
     where schemaname = :'schema'
-      and tablename in ('presence', 'presence_pools', 'presence_migrations')
+      and tablename in ('presence', 'presence_pools', 'presence_forgotten', 'presence_migrations')
       and roles && array['public', 'anon', 'authenticated']::name[]
       and (policyname <> 'presence_closed' or to_regrole('presence_server') is not null)
   loop
@@ -55,7 +55,7 @@ do $$
 declare
   locked text;
 begin
-  foreach locked in array array['presence', 'presence_pools', 'presence_migrations'] loop
+  foreach locked in array array['presence', 'presence_pools', 'presence_forgotten', 'presence_migrations'] loop
     if not (select relrowsecurity from pg_class where oid = format(':"schema".%I', locked)::regclass) then
       execute format('alter table :"schema".%I enable row level security', locked);
       raise notice using errcode = 'PRSNC', message = 'turns on row level security of ' || locked;
@@ -89,7 +89,7 @@ begin
     with recursive ours (id) as (
       select oid from pg_class
       where relnamespace = to_regnamespace(':"schema"')
-        and relname in ('presence', 'presence_pools', 'presence_migrations')
+        and relname in ('presence', 'presence_pools', 'presence_forgotten', 'presence_migrations')
       union
       select rule.ev_class
       from ours
@@ -144,6 +144,7 @@ begin
   end if;
   grant select, insert, update, delete on :"schema".presence to presence_server;
   grant select, insert, update on :"schema".presence_pools to presence_server;
+  grant select, insert, update, delete on :"schema".presence_forgotten to presence_server;
   grant select on :"schema".presence_migrations to presence_server;
   for needed in
     with recursive views (id) as (
@@ -188,7 +189,7 @@ begin
     select puballtables, schemaname, tablename
     from pg_publication_tables join pg_publication using (pubname)
     where pubname = 'supabase_realtime' and schemaname = :'schema'
-      and tablename in ('presence', 'presence_pools', 'presence_migrations')
+      and tablename in ('presence', 'presence_pools', 'presence_forgotten', 'presence_migrations')
   loop
     if exists (
       select from pg_publication_rel join pg_publication on pg_publication.oid = prpubid

@@ -2,7 +2,8 @@
 
 -- name: write_sessions
 -- Moves rows forward only: a higher version, or the same version and a newer last_seen. What is completed stays
--- completed, unless the same id was started again later. Returns the ids that were written.
+-- completed, unless the same id was started again later. What was taken before its person was forgotten is dropped.
+-- Returns the ids that were written.
 insert into :"schema".presence as kept (
   session_id, user_id, language_code, current_page, last_seen, started_at, completed_at, is_in_interview, status,
   pool, interview_started_at, interview_ended_at, waited_s, end_reason, metadata, version
@@ -19,6 +20,12 @@ from unnest(
   session_id, user_id, language_code, current_page, last_seen, started_at, completed_at, is_in_interview, status,
   pool, interview_started_at, interview_ended_at, waited_s, end_reason, metadata, version
 )
+where not exists (
+  select from :"schema".presence_forgotten as forgotten
+  where forgotten.session_id = given.session_id and forgotten.version >= given.version
+)
+-- Two writers of the same rows in different order would deadlock.
+order by session_id collate "C"
 on conflict (session_id) do update set
   user_id = excluded.user_id,
   language_code = excluded.language_code,
