@@ -12,10 +12,13 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from persistence.analytics import Analytics
 from persistence.connect import connect as connect_postgres
 from persistence.flusher import Flusher
+from persistence.forgetting import Forgetting
 from persistence.plan.history import Arrivals
 from persistence.repository import Repository
+from persistence.retention import Retention
 from server.domain.addresses import TrustedProxies
 from server.domain.origins import Origins
 from server.domain.sentences import Sentences
@@ -109,12 +112,15 @@ async def _history(node: Node) -> AsyncIterator[None]:
     async with await connect_postgres(url, ca=settings.database_ca) as pool:
         node.history = Repository(pool, settings.schema_)
         node.arrivals = Arrivals(pool, settings.schema_)
+        node.analytics = Analytics(pool, settings.schema_)
+        node.forgetting = Forgetting(pool, settings.schema_)
         node.flusher = Flusher(
             StoreDirtySessions(node.store),
             node.history,
             holder=node.store.node,
             flush_s=settings.flush_s,
             abandon_after_s=settings.abandon_after_s,
+            retention=Retention(pool, settings.schema_, days=settings.retention_days),
         )
         await node.flusher.probe()
         yield

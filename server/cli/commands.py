@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from server.cli.dev import develop
+from server.cli.forget import forget_user
 from server.cli.help import settings_help
 from server.cli.migrate import bring_up_to_date
 from server.cli.plan import Asked, plan_places
 from server.cli.remote import Remote, session_path, show, show_sessions
 from server.cli.serve import serve as serve_until_stopped
+from server.cli.stats import show_stats
 from server.domain.pool import Mode
 from server.domain.session import Status
 
@@ -154,3 +156,22 @@ def plan(  # noqa: PLR0917 - each is an option by its name
     """Tell how many places are needed: from the history, through PRESENCE_URL or else straight from DATABASE_URL."""
     asked = Asked(pool, days, limits, target_wait, percent, arrivals_per_hour, mean_minutes)
     plan_places(asked, picture=svg, as_json=as_json)
+
+
+@app.command()
+def stats(
+    days: Annotated[int, typer.Option(min=1, max=3660, help="How many days back to look.")] = 28,
+    pool: Pool = "main",
+    as_json: AsJson = False,
+) -> None:
+    """Tell who came, for how long, how long they waited, and when it was fullest."""
+    show_stats(pool, days, as_json=as_json)
+
+
+@app.command()
+def forget(
+    user_id: Annotated[str, typer.Argument(help="The person's id.")],
+    as_json: AsJson = False,
+) -> None:
+    """Erase a person from all pools and from the history. Running sessions end."""
+    forget_user(user_id, as_json=as_json)

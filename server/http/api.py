@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from server.http import files, health, interviews, plan, pools, sessions
+from server.http import analytics, files, health, interviews, plan, pools, sessions, users
 from server.http.auth import Access
 from server.http.problems import routing_problem
 from server.http.routing import Answer, Call, Operation, operation, routes_of
@@ -21,6 +21,8 @@ OPERATIONS: tuple[Operation, ...] = (
     *pools.OPERATIONS,
     *sessions.OPERATIONS,
     *interviews.OPERATIONS,
+    *analytics.OPERATIONS,
+    *users.OPERATIONS,
     *plan.OPERATIONS,
 )
 

@@ -36,6 +36,8 @@ from server.live.verbs import (
     Connected,
     Drop,
     Finish,
+    Forget,
+    Forgot,
     Holder,
     Item,
     Look,
@@ -53,6 +55,7 @@ Reply = TypeVar("Reply")
 # How many times a bounded pump is run again within one call, before the next tick goes on with it.
 MOST_ROUNDS = 50
 SESSIONS_PER_READ = 100
+MOST_PAST_PER_CALL = 200
 # In the head of a reply: the pump stopped at its bound.
 HAS_MORE = b'"more":true'
 # Who changes a pool that a node makes, or makes anew.
@@ -84,7 +87,7 @@ class _Memory(msgspec.Struct, frozen=True):
 # Redis keeps every value as text; in lax mode "1" is an int or true where the type says so.
 _DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
     kind: msgspec.json.Decoder(kind, strict=False)
-    for kind in (Opened, _ConnectReply, Seen, Admission, PoolState, PoolConfig, _ChangedAt)
+    for kind in (Opened, _ConnectReply, Seen, Admission, PoolState, PoolConfig, _ChangedAt, Forgot)
 }
 _encode = msgspec.json.Encoder().encode
 
@@ -264,6 +267,19 @@ class Store:
         """End a session; may be repeated. Raises UnknownSessionError, StaleFenceError, and SessionEndedError if it
         ended in another way."""
         return (await self._do("finish", pool, item, Admission))[1]
+
+    async def forget(self, pool: str, user_id: str, past: Sequence[str] = ()) -> Forgot:
+        """Erase a person, whose sessions of the `past` the history tells of; may be repeated."""
+        erased: list[str] = []
+        step, left = Forget(user_id=user_id, session_ids=(), ended="0", events="-"), past
+        while True:
+            step, left = replace(step, session_ids=left[:MOST_PAST_PER_CALL]), left[MOST_PAST_PER_CALL:]
+            _, reply = await self.scripts.run("forget", self.keys(pool), _encode(step))
+            done = decode(Forgot, reply)
+            erased += done.erased
+            if not done.more and not left:
+                return replace(done, erased=erased)
+            step = replace(step, ended=done.ended, events=done.events)
 
     # Pools
 

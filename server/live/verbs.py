@@ -152,6 +152,25 @@ class Seen(msgspec.Struct, frozen=True):
     online: bool
 
 
+class Forget(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Erase a person. `session_ids`: past ones that rows tell of; `ended`, `events`: where to go on, if at all."""
+
+    user_id: str
+    session_ids: Sequence[str]
+    ended: str | None = None
+    events: str | None = None
+
+
+class Forgot(msgspec.Struct, frozen=True):
+    """A part of a person was erased. `version` is above all that the sessions had; `more`: there is more to do."""
+
+    version: int
+    more: bool
+    erased: Sequence[str] = ()
+    ended: str | None = None
+    events: str | None = None
+
+
 class Renewal(IntEnum):
     """What became of a connection that its node wanted to renew."""
 

@@ -10,7 +10,9 @@ from typing import Literal
 
 import structlog
 
+from persistence.analytics import Analytics
 from persistence.flusher import Flusher, FlushStatus
+from persistence.forgetting import Forgetting
 from persistence.plan.history import Arrivals
 from persistence.repository import Repository
 from server.domain.errors import (
@@ -50,6 +52,8 @@ class Node:
         store.watch_pools(self.hub)
         self.history: Repository | None = None
         self.arrivals: Arrivals | None = None
+        self.analytics: Analytics | None = None
+        self.forgetting: Forgetting | None = None
         self.flusher: Flusher | None = None
         self.draining = False
         self.redis_up = True
