@@ -131,6 +131,10 @@ SHAPES: dict[str, str] = {
          create function touch() returns trigger language plpgsql as
            'begin new.last_seen = now(); return new; end';
          create trigger touch before update on presence for each row execute function touch();""",
+    "a report of the team's own, and row level security even for the owner": bare(key="primary key")
+    + TEXT_ROWS
+    + """create view report as select session_id, user_id, status from presence;
+         alter table presence enable row level security, force row level security;""",
     "NULLs everywhere": bare()
     + TEXT_ROWS
     + """insert into presence (user_id) values (null), (null), ('emma');
@@ -181,11 +185,11 @@ UNDECIDABLE: dict[str, tuple[str, str]] = {
     ),
     "a report of the team's own on a column that changes": (
         bare("uuid") + "create view report as select session_id from presence",
-        "The column session_id of the table presence can't be turned from uuid into text",
+        r"session_id of the table presence can't be turned from uuid into text: .* on view report depends on",
     ),
     "a report of the team's own on an old view": (
         DOCUMENTED + "create view report as select * from active_sessions_view",
-        r"The old view active_sessions_view \(made anew\) can't be dropped",
+        r"The old view active_sessions_view \(made anew\) can't be dropped: .*view report depends on",
     ),
     "another table's key to a uuid": (
         bare("uuid", "primary key") + "create table answers (session_id uuid references presence)",
@@ -200,6 +204,10 @@ UNDECIDABLE: dict[str, tuple[str, str]] = {
     "a table under the name of a view": (
         bare() + "create table interview_capacity (n int)",
         r"under names that this program needs \(interview_capacity\)",
+    ),
+    "a table under the name of ours": (
+        "create table presence_pools (id int, name text)",
+        r"under names that this program needs \(presence_pools\)",
     ),
     "other migrations": (
         "create table presence_migrations (id int)",

@@ -7,9 +7,10 @@
 -- rows of this program could break, such as one session a user (dropped, and said). Where only a human can tell
 -- what is right, it raises one sentence, and since everything runs in one transaction nothing has changed.
 --
--- Locks: from the first look to the commit nobody else reads or writes the table. With text ids and timestamptz
--- that is two or three scans; each column that changes its type, or has NULLs to fill, rewrites the table once
--- (seconds for a million rows). `lock_timeout` (set in front) bounds how long it waits, and others behind it.
+-- Locks: from the first look to the commit nobody else reads or writes the table: a few scans, one rewrite for each
+-- column that changes its type or has NULLs to fill (not for varchar and timestamps), and the indexes of the next
+-- steps; all in all about ten seconds for a million rows on two cores. `lock_timeout` (set in front) bounds how long it
+-- waits for its turn, and others behind it; the application may go on meanwhile, and waits.
 --
 -- What it does and finds it says as notices with the code PRSNC, which `presence migrate` shows.
 
@@ -21,7 +22,23 @@ declare
   taken text;
 begin
   perform set_config('presence.older', 'no', true);
-  if older is null or exists (select from :"schema".presence_migrations where name = '0001_older_table') then
+  if exists (select from :"schema".presence_migrations where name = '0001_older_table') then
+    return;
+  end if;
+  select string_agg(relname, ', ') into taken
+  from pg_class
+  where relnamespace = to_regnamespace(':"schema"')
+    and (relname in ('active_sessions_view', 'interview_capacity') and relkind not in ('v', 'm')
+      or relname = 'presence_pools' and 4 <> (
+        select count(*) from pg_attribute
+        where attrelid = pg_class.oid and attname in ('pool', 'limit', 'mode', 'flushed_at') and relkind = 'r'
+      ));
+  if taken is not null then
+    raise exception 'The schema % has something else under names that this program needs (%); nothing was changed.',
+      :'schema', taken
+      using hint = 'Set PRESENCE_SCHEMA to another schema, or rename it.';
+  end if;
+  if older is null then
     return;
   end if;
   select relkind into kind from pg_class where oid = older;
@@ -39,16 +56,6 @@ begin
     raise exception 'The table presence belongs to %, and % may not change it; nothing was changed.',
       (select pg_get_userbyid(relowner) from pg_class where oid = older), current_user
       using hint = 'Migrate as its owner.';
-  end if;
-  select string_agg(relname, ', ') into taken
-  from pg_class
-  where relnamespace = to_regnamespace(':"schema"')
-    and (relname in ('active_sessions_view', 'interview_capacity') and relkind not in ('v', 'm')
-      or relname = 'presence_pools' and relkind <> 'r');
-  if taken is not null then
-    raise exception 'The schema % has something else under names that this program needs (%); nothing was changed.',
-      :'schema', taken
-      using hint = 'Set PRESENCE_SCHEMA to another schema, or rename it.';
   end if;
   execute 'lock table :"schema".presence in access exclusive mode';
   perform set_config('presence.older', 'yes', true);
@@ -171,6 +178,7 @@ declare
   older constant regclass := to_regclass(':"schema".presence');
   name text;
   step text;
+  detail text;
 begin
   if current_setting('presence.older') <> 'yes' then
     return;
@@ -202,7 +210,8 @@ begin
     begin
       execute step;
     exception when others then
-      raise exception 'The old % can''t be dropped: %; nothing was changed.', name, sqlerrm
+      get stacked diagnostics detail = pg_exception_detail;
+      raise exception 'The old % can''t be dropped: %; nothing was changed.', name, concat_ws(': ', sqlerrm, nullif(rtrim(detail, '.'), ''))
         using hint = 'Drop what needs it, and migrate again.';
     end;
     raise notice using errcode = 'PRSNC', message = 'drops the ' || name;
@@ -218,6 +227,7 @@ declare
   ours smallint[];
   name text;
   step text;
+  detail text;
 begin
   if current_setting('presence.older') <> 'yes' then
     return;
@@ -250,7 +260,9 @@ begin
     begin
       execute step;
     exception when others then
-      raise exception 'A rule of the old table can''t be dropped (%): %; nothing was changed.', name, sqlerrm
+      get stacked diagnostics detail = pg_exception_detail;
+      raise exception 'A rule of the old table can''t be dropped (%): %; nothing was changed.',
+        name, concat_ws(': ', sqlerrm, nullif(rtrim(detail, '.'), ''))
         using hint = 'Drop what needs it, and migrate again.';
     end;
     raise notice using errcode = 'PRSNC', message = 'drops the ' || name;
@@ -289,6 +301,7 @@ declare
   empty bigint;
   cast_to text;
   added text[] := '{}';
+  detail text;
 begin
   if current_setting('presence.older') <> 'yes' then
     return;
@@ -343,9 +356,15 @@ begin
           case when empty > 0 then format('coalesce(%s, %s)', cast_to, wanted.fill) else cast_to end
         );
       exception when others then
-        raise exception 'The column % of the table presence can''t be turned from % into %: %; nothing was changed.',
-          wanted.name, now_is.type, wanted.type, sqlerrm
-          using hint = 'Convert its values or drop what needs the column as it is, and migrate again.';
+        get stacked diagnostics detail = pg_exception_detail;
+        detail := concat_ws(': ', sqlerrm, nullif(rtrim(detail, '.'), ''));
+        if now_is.type <> wanted.type or empty > 0 then
+          raise exception 'The column % of the table presence can''t be turned from % into %: %; nothing was changed.',
+            wanted.name, now_is.type, wanted.type, detail
+            using hint = 'Convert its values or drop what needs the column as it is, and migrate again.';
+        end if;
+        -- Only listings care, and they only for sessions that began in the same instant.
+        raise notice using errcode = 'PRSNC', message = 'leaves session_id its collation: ' || detail;
       end;
       if now_is.type <> wanted.type then
         raise notice using errcode = 'PRSNC', message = format(
@@ -417,6 +436,8 @@ begin
   alter table :"schema".presence
     add constraint presence_status_check check (status in ('active', 'completed', 'abandoned'));
   alter table :"schema".presence set (fillfactor = 80);
+  -- The server may connect as the owner, for whom there is no policy.
+  alter table :"schema".presence no force row level security;
   if (select relpersistence = 'u' from pg_class where oid = older) then
     alter table :"schema".presence set logged;
   end if;
