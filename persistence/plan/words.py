@@ -32,8 +32,8 @@ def seconds_of(text: str) -> float:
 
 
 def percent(share: float) -> str:
-    """A share for people; small ones with a digit more."""
-    digits = 1 if _SHOWN <= share < _SMALL else 0
+    """A share for people; with a digit more where it is near none or all."""
+    digits = 1 if _SHOWN <= min(share, 1 - share) < _SMALL else 0
     return f"{share * 100:.{digits}f} %"
 
 

@@ -53,7 +53,7 @@ def plan_places(asked: Asked, *, picture: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(msgspec.to_builtins(plan))
     elif plan.limits:
-        _print(plan)
+        show_plan(plan, Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False))
     if not plan.limits:
         raise CommandError(*plan.warnings)
 
@@ -133,8 +133,8 @@ def _draw(plan: Plan, picture: Path) -> None:
 COLUMNS = ("places", "have to wait", "median wait", "95 % wait at most", "within target", "used", "Erlang-C")
 
 
-def _print(plan: Plan) -> None:
-    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
+def show_plan(plan: Plan, console: Console) -> None:
+    """Print the plan for people."""
     if plan.load is not None:
         console.print(load(plan.load))
     console.print()

@@ -177,6 +177,6 @@ def test_numbers_are_short() -> None:
     assert [duration(seconds) for seconds in (0, 59.6, 119.4, 125, 7_300, None)] == [
         "0 s", "60 s", "119 s", "2 min", "2.0 h", "∞",
     ]  # fmt: skip
-    assert [percent(share) for share in (0, 0.0002, 0.004, 0.0994, 0.2, 1)] == [
-        "0 %", "0 %", "0.4 %", "9.9 %", "20 %", "100 %",
+    assert [percent(share) for share in (0, 0.0002, 0.004, 0.0994, 0.2, 0.949, 0.9999, 1)] == [
+        "0 %", "0 %", "0.4 %", "9.9 %", "20 %", "94.9 %", "100 %", "100 %",
     ]  # fmt: skip
