@@ -1,0 +1,216 @@
+"""Forgetting a person over HTTP: live and past, sockets closed, and no flush that brings a row back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+
+from persistence.connect import connect_once
+from persistence.flusher import Flusher
+from persistence.port import Outcome
+from persistence.repository import Repository
+from persistence.rows import PresenceRow
+from server.embedded import EmbeddedPostgres
+from server.live.dirty import StoreDirtySessions
+from tests.conftest import TEST_API_KEY, Serve, ServedNode
+from tests.integration.http.api import Api, Json, outcome
+from tests.visitor import OPTIONS
+
+PERSON = "anna"
+PATIENCE_S = 20.0
+
+
+@pytest.fixture
+async def node(serve: Serve, database_url: str) -> ServedNode:
+    """A server with history, which flushes when the test says so."""
+    return await serve(database_url=database_url, flush_s=3600)
+
+
+@pytest.fixture
+async def api(node: ServedNode) -> AsyncIterator[Api]:
+    client = Api(node.url, TEST_API_KEY)
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    connection = await connect_once(database_url)
+    yield connection
+    await connection.close()
+
+
+async def flush(node: ServedNode) -> None:
+    assert node.node.flusher is not None
+    assert await node.node.flusher.flush_once()
+
+
+async def forget(api: Api, user_id: str = PERSON) -> int:
+    return int((await api.ok("DELETE", f"/v1/users/{user_id}"))["forgotten"])
+
+
+@asynccontextmanager
+async def browser(
+    node: ServedNode, session: Json, *, welcomed: bool = True
+) -> AsyncIterator[ClientConnection]:
+    """A socket of the session that has said hello."""
+    async with connect(node.ws_url, **OPTIONS) as socket:
+        await socket.send(json.dumps({"type": "hello", "token": session["token"], "tab": "t1"}))
+        if welcomed:
+            assert json.loads(await socket.recv())["type"] == "welcome"
+        yield socket
+
+
+async def closed_with(socket: ClientConnection) -> int | None:
+    """The code with which the server closes the socket."""
+    async with asyncio.timeout(PATIENCE_S):
+        await socket.wait_closed()
+    return socket.close_code
+
+
+class Twice(Repository):
+    """Writes what it got once more: the second time may come after anything."""
+
+    async def write(self, rows: Sequence[PresenceRow]) -> list[Outcome]:
+        await super().write(rows)
+        return await super().write(rows)
+
+
+async def users(sql: asyncpg.Connection[asyncpg.Record]) -> list[str]:
+    return [row["user_id"] for row in await sql.fetch("select distinct user_id from presence order by 1")]
+
+
+async def test_a_person_is_gone_from_all_pools_and_from_the_history(
+    api: Api, node: ServedNode, sql: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    past = await api.open(PERSON)
+    await api.complete(past["session_id"])
+    written = await api.open(PERSON)
+    await api.open("ben")
+    await flush(node)
+    unwritten = await api.open(PERSON, pool="lab")
+    await api.open("carla", pool="lab")
+    assert past["session_id"] != written["session_id"]
+
+    assert await forget(api) == 3
+
+    assert await users(sql) == ["ben"]
+    for pool, others in (("main", ["ben"]), ("lab", ["carla"])):
+        listed = await api.ok("GET", "/v1/sessions", pool=pool)
+        assert [session["user_id"] for session in listed["sessions"]] == others
+    await flush(node)
+    assert await users(sql) == ["ben", "carla"]
+    assert outcome(await api.kick(written["session_id"])) == (200, "none.kicked")
+    path = f"/v1/sessions/{unwritten['session_id']}"
+    assert outcome(await api.call("GET", path, pool="lab")) == (410, "session_ended")
+
+
+async def test_forgetting_may_be_repeated(api: Api, node: ServedNode) -> None:
+    await api.open(PERSON)
+    await flush(node)
+    assert [await forget(api) for _ in range(3)] == [1, 0, 0]
+    assert await forget(api, "nobody") == 0
+
+
+async def test_a_flush_that_has_taken_the_row_already_does_not_bring_it_back(
+    api: Api, node: ServedNode, sql: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    source = StoreDirtySessions(node.node.store)
+    history = node.node.history
+    assert history is not None
+    await api.open(PERSON)
+    await api.open("ben")
+    taken = await source.take("main", 10)
+    assert {row.user_id for row in taken} == {PERSON, "ben"}
+
+    assert await forget(api) == 1
+
+    await source.ack("main", await history.write(taken))
+    assert await users(sql) == ["ben"]
+    assert (await source.backlog("main")).sessions == 0
+    await flush(node)
+    assert await users(sql) == ["ben"]
+
+
+async def test_neither_does_one_of_another_node_that_writes_in_the_same_moment(
+    serve: Serve, database_url: str, api: Api, node: ServedNode, sql: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    other = (await serve(database_url=database_url, flush_s=3600)).node
+    assert other.history is not None
+    for _ in range(15):
+        for number in range(5):
+            await api.open(PERSON, session_id=f"s{number}")
+        flusher = Flusher(
+            StoreDirtySessions(other.store),
+            Twice(other.history._pool),
+            holder=node.node.store.node,
+            flush_s=3600,
+        )
+        _, forgotten, _ = await asyncio.gather(flusher.flush_once(), forget(api), flusher.flush_once())
+        assert forgotten == 5
+        assert await users(sql) == []
+    await api.open(PERSON, session_id="s0")
+    await flush(node)
+    assert await users(sql) == [PERSON]
+
+
+async def test_the_sockets_of_the_person_are_closed_with_4410(api: Api, node: ServedNode) -> None:
+    anna, ben = await api.open(PERSON), await api.open("ben")
+    async with browser(node, anna) as annas, browser(node, ben) as bens:
+        assert await forget(api) == 1
+        assert await closed_with(annas) == 4410
+        await bens.send(json.dumps({"type": "heartbeat", "seq": 1}))
+        async with asyncio.timeout(PATIENCE_S):
+            assert json.loads(await bens.recv()) == {"type": "ack", "seq": 1}
+    async with browser(node, anna, welcomed=False) as again:
+        assert await closed_with(again) == 4410
+
+
+async def test_an_id_of_the_old_system_is_forgotten_whatever_it_holds(
+    api: Api, sql: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    for number, user_id in enumerate(("Anna Müller", "team/anna", "50% anna?")):
+        await sql.execute("insert into presence (session_id, user_id) values ($1, $2)", f"s{number}", user_id)
+    for quoted in ("Anna%20M%C3%BCller", "team%2Fanna", "50%25%20anna%3F"):
+        assert await forget(api, quoted) == 1
+    assert await users(sql) == []
+
+
+@pytest.mark.parametrize("user_id", ["", "a" * 1025, "%00"])
+async def test_what_can_be_no_id_is_refused(api: Api, user_id: str) -> None:
+    assert outcome(await api.call("DELETE", f"/v1/users/{user_id}")) == (422, "invalid")
+
+
+async def test_only_the_api_key_forgets(api: Api) -> None:
+    anna = await api.open(PERSON)
+    for token, expected in ((anna["token"], (403, "forbidden")), (None, (401, "no_credential"))):
+        answer = await api.browser(token).call("DELETE", f"/v1/users/{PERSON}")
+        assert outcome(answer) == expected
+
+
+async def test_without_a_history_the_person_is_forgotten_all_the_same(serve: Serve) -> None:
+    served = await serve()
+    api = Api(served.url, TEST_API_KEY)
+    await api.open(PERSON)
+    assert [await forget(api) for _ in range(2)] == [1, 0]
+    await api.close()
+
+
+async def test_with_postgres_away_nothing_is_forgotten_and_one_is_told_to_repeat_it(
+    serve: Serve, own_postgres: EmbeddedPostgres
+) -> None:
+    served = await serve(database_url=own_postgres.url, flush_s=3600)
+    own_postgres.stop()
+    api = Api(served.url, TEST_API_KEY)
+    anna = await api.open(PERSON)
+    answer = await api.call("DELETE", f"/v1/users/{PERSON}")
+    assert outcome(answer) == (503, "history_away")
+    assert "repeat" in answer.json()["detail"]
+    assert (await api.session(anna["session_id"]))["online"] is True
+    await api.close()
