@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from persistence.connect import connect, connect_once
+from persistence.errors import MigrationRefusedError
 from persistence.migrations import Migrated, bring_up_to_date, migrate, schema_version
 from persistence.repository import Repository
 from persistence.rows import PoolRow
@@ -290,6 +291,14 @@ async def test_the_servers_role_can_do_nothing_else(project: Project) -> None:
 
 async def test_migrating_as_the_servers_role_finds_nothing_to_do(project: Project) -> None:
     assert await bring_up_to_date(project.url("presence_server")) == Migrated(applied=[], notices=[])
+
+
+async def test_a_migration_that_is_pending_asks_the_servers_role_for_the_owner(project: Project) -> None:
+    owner = await connect_once(project.url("owner"))
+    await owner.execute("delete from presence_migrations where name = '0002_presence'")
+    with pytest.raises(MigrationRefusedError, match=r"may not do that .* Migrate as the owner"):
+        await migrate(project.url("presence_server"))
+    await owner.close()
 
 
 async def test_the_role_cannot_log_in_before_it_gets_a_password(project: Project) -> None:
