@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -12,10 +12,6 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from persistence.connect import connect_once
-from persistence.flusher import Flusher
-from persistence.port import Outcome
-from persistence.repository import Repository
-from persistence.rows import PresenceRow
 from server.embedded import EmbeddedPostgres
 from server.live.dirty import StoreDirtySessions
 from tests.conftest import TEST_API_KEY, Serve, ServedNode
@@ -74,14 +70,6 @@ async def closed_with(socket: ClientConnection) -> int | None:
     return socket.close_code
 
 
-class Twice(Repository):
-    """Writes what it got once more: the second time may come after anything."""
-
-    async def write(self, rows: Sequence[PresenceRow]) -> list[Outcome]:
-        await super().write(rows)
-        return await super().write(rows)
-
-
 async def users(sql: asyncpg.Connection[asyncpg.Record]) -> list[str]:
     return [row["user_id"] for row in await sql.fetch("select distinct user_id from presence order by 1")]
 
@@ -138,24 +126,35 @@ async def test_a_flush_that_has_taken_the_row_already_does_not_bring_it_back(
     assert await users(sql) == ["ben"]
 
 
-async def test_neither_does_one_of_another_node_that_writes_in_the_same_moment(
-    serve: Serve, database_url: str, api: Api, node: ServedNode, sql: asyncpg.Connection[asyncpg.Record]
+async def test_a_write_that_is_under_way_is_waited_for(
+    api: Api, sql: asyncpg.Connection[asyncpg.Record], database_url: str
 ) -> None:
-    other = (await serve(database_url=database_url, flush_s=3600)).node
-    assert other.history is not None
-    for _ in range(15):
-        for number in range(5):
-            await api.open(PERSON, session_id=f"s{number}")
-        flusher = Flusher(
-            StoreDirtySessions(other.store),
-            Twice(other.history._pool),
-            holder=node.node.store.node,
-            flush_s=3600,
-        )
-        _, forgotten, _ = await asyncio.gather(flusher.flush_once(), forget(api), flusher.flush_once())
-        assert forgotten == 5
-        assert await users(sql) == []
-    await api.open(PERSON, session_id="s0")
+    anna = await api.open(PERSON)
+    other_node = await connect_once(database_url)
+    writing = other_node.transaction()
+    await writing.start()
+    insert = "insert into presence (session_id, user_id) values ($1, $2)"
+    await other_node.execute(insert, anna["session_id"], PERSON)
+
+    forgetting = asyncio.create_task(forget(api))
+    waits = "select from pg_locks where relation = 'presence'::regclass and not granted"
+    async with asyncio.timeout(PATIENCE_S):
+        while not forgetting.done() and not await sql.fetch(waits):  # noqa: ASYNC110 - the wait is Postgres's
+            await asyncio.sleep(0.01)
+    await writing.commit()
+
+    assert await forgetting == 1
+    assert await users(sql) == []
+    await other_node.close()
+
+
+async def test_a_forgotten_id_that_is_opened_anew_is_written_again(
+    api: Api, node: ServedNode, sql: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    await api.open(PERSON, session_id="s1")
+    await flush(node)
+    await forget(api)
+    await api.open(PERSON, session_id="s1")
     await flush(node)
     assert await users(sql) == [PERSON]
 
