@@ -34,9 +34,9 @@ _log = structlog.get_logger(__name__)
 class FlushStatus:
     """How the flush stands, for `/readyz` and metrics.
 
-    `lag_s`: age of the oldest change that is not in Postgres; `backlog`: sessions that wait; both as of the
-    last look. `failures`: flushes that failed since the start; `last_ok`: when the last one succeeded, by the
-    flusher's clock; `set_aside`: sessions whose rows Postgres takes in no form.
+    `lag_s`: age of the oldest change that is not in Postgres, if anything waited at the last look; `backlog`:
+    sessions that waited then. `failures`: flushes that failed since the start; `last_ok`: when the last one
+    succeeded, by the flusher's clock; `set_aside`: sessions whose rows Postgres takes in no form.
     """
 
     postgres: Literal["ok", "down"]
@@ -129,14 +129,14 @@ class Flusher:
         self._failures = 0
         self._last_ok: float | None = None
         self._backlog = 0
-        self._lag_s = 0.0
+        self._oldest: float | None = None
 
     @property
     def status(self) -> FlushStatus:
         """How the flush stands."""
         return FlushStatus(
             postgres="ok" if self._postgres.up else "down",
-            lag_s=self._lag_s,
+            lag_s=0.0 if self._oldest is None else max(0.0, self._clock() - self._oldest),
             backlog=self._backlog,
             failures=self._failures,
             last_ok=self._last_ok,
@@ -288,7 +288,8 @@ class Flusher:
     async def _look_at_backlog(self, pools: Sequence[PoolRow]) -> None:
         waiting = [await self._source.backlog(row.pool) for row in pools]
         self._backlog = sum(backlog.sessions for backlog in waiting)
-        self._lag_s = max((backlog.oldest_age_ms for backlog in waiting), default=0) / 1000
+        oldest_age_ms = max((backlog.oldest_age_ms for backlog in waiting), default=0)
+        self._oldest = self._clock() - oldest_age_ms / 1000 if self._backlog else None
 
     async def _sweep_if_due(self) -> None:
         if self._leased and self._clock() >= self._next_sweep:

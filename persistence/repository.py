@@ -8,6 +8,7 @@ from operator import attrgetter
 import asyncpg
 
 from persistence.errors import UnwritableRowsError
+from persistence.patience import ANSWER_WITHIN_S, WORK_WITHIN_S, Connection, transaction
 from persistence.port import Outcome
 from persistence.rows import PoolRow, PresenceRow
 from persistence.statements import statements
@@ -43,12 +44,22 @@ class Repository:
     """The tables in `schema`, through a pool of connections.
 
     Every call is one transaction: a transaction pooler may give each one another server connection.
-    Calls raise `persistence.errors.POSTGRES_AWAY` when Postgres can't serve them.
+    Calls raise `persistence.errors.POSTGRES_AWAY` when Postgres can't serve them, or not in time: what should
+    take no time gets `answer_s`, what has work to do `work_s`.
     """
 
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], schema: str = "public") -> None:
+    def __init__(
+        self,
+        pool: asyncpg.Pool[asyncpg.Record],
+        schema: str = "public",
+        *,
+        answer_s: float = ANSWER_WITHIN_S,
+        work_s: float = WORK_WITHIN_S,
+    ) -> None:
         self._pool = pool
         self._sql = statements(schema)
+        self._answer_s = answer_s
+        self._work_s = work_s
 
     async def write(self, rows: Sequence[PresenceRow]) -> list[Outcome]:
         """Write all rows (no id twice) or none; an outcome a row once it is committed, sorted by session id.
@@ -62,7 +73,7 @@ class Repository:
         ordered = sorted(rows, key=attrgetter("session_id"))
         columns = [[*map(attrgetter(field), ordered)] for field in _WRITTEN_FIELDS]
         try:
-            async with self._pool.acquire() as connection, connection.transaction():
+            async with transaction(self._pool, self._work_s) as connection:
                 written = {
                     record[0] for record in await connection.fetch(self._sql["write_sessions"], *columns)
                 }
@@ -72,16 +83,15 @@ class Repository:
             raise UnwritableRowsError(str(error)) from error
         return [_outcome(row, kept.get(row.session_id)) for row in ordered]
 
-    async def _kept(
-        self, connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record], session_ids: list[str]
-    ) -> dict[str, asyncpg.Record]:
+    async def _kept(self, connection: Connection, session_ids: list[str]) -> dict[str, asyncpg.Record]:
         records = await connection.fetch(self._sql["kept"], session_ids)
         return {record["session_id"]: record for record in records}
 
     async def write_pools(self, rows: Sequence[PoolRow]) -> None:
         """Note the pools' limits and modes as of now."""
         columns = [[row.pool for row in rows], [row.limit for row in rows], [row.mode for row in rows]]
-        await self._fetch("write_pools", *columns)
+        async with transaction(self._pool, self._answer_s) as connection:
+            await connection.execute(self._sql["write_pools"], *columns)
 
     async def session(self, session_id: str) -> PresenceRow | None:
         """One session's row."""
@@ -115,12 +125,13 @@ class Repository:
         return [record["session_id"] for record in records]
 
     async def ping(self) -> None:
-        """Return if Postgres answers."""
-        async with self._pool.acquire() as connection:
-            await connection.execute("select 1")
+        """Return if Postgres answers and takes writes."""
+        async with transaction(self._pool, self._answer_s) as connection:
+            if await connection.fetchval("show transaction_read_only") == "on":
+                raise asyncpg.ReadOnlySQLTransactionError("the database is read-only")
 
     async def _fetch(self, name: str, *arguments: object) -> list[asyncpg.Record]:
-        async with self._pool.acquire() as connection, connection.transaction():
+        async with transaction(self._pool, self._work_s) as connection:
             return await connection.fetch(self._sql[name], *arguments)
 
 

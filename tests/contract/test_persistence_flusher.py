@@ -18,6 +18,7 @@ from persistence.repository import Repository
 from persistence.rows import PresenceRow
 from server.embedded import EmbeddedPostgres
 from tests.contract.persistence_model import START_MS, LiveModel, ended, row
+from tests.postgres_faults import frozen
 
 PATIENCE_S = 30.0
 DAY_S = 86_400.0
@@ -351,6 +352,29 @@ async def test_the_server_starts_while_postgres_is_away_and_catches_up(
     await asyncio.to_thread(own_postgres.restart)
     assert await flusher.flush_once()
     assert (await stored(own_repository)).version == 1
+    await pool.close()
+
+
+async def test_a_postgres_that_hangs_is_given_up_in_bounded_time_and_the_lag_goes_on_growing(
+    own_postgres: EmbeddedPostgres, own_repository: Repository, live: LiveModel, clock: Clock
+) -> None:
+    pool = await connect(own_postgres.url)
+    repository = Repository(pool, answer_s=0.2, work_s=0.2)
+    flusher = Flusher(live, repository, holder="node-1", clock=clock, sleep=clock.sleep)
+    assert await flusher.flush_once()
+    live.change(row())
+    with capture_logs() as logs, frozen(own_postgres):
+        # The patience of a command is 30 s, and that of its rollback again.
+        async with asyncio.timeout(PATIENCE_S / 2):
+            assert not await flusher.flush_once()
+        assert flusher.status.postgres == "down"
+        lag_s = flusher.status.lag_s
+        clock.now += 7
+        assert flusher.status.lag_s == lag_s + 7
+    assert [log["error"] for log in logs] == ["TimeoutError: Postgres did not answer within 0.2 s"]
+    assert await flusher.flush_once()
+    assert not live.dirty
+    assert flusher.status.lag_s == 0
     await pool.close()
 
 
