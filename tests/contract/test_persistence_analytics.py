@@ -12,6 +12,7 @@ import pytest
 
 from persistence.analytics import Analytics, EndingRow
 from persistence.connect import connect
+from tests.contract.persistence_scale import WANTED, fill, indexes, plans, reads_all
 
 VIEWS = (
     "presence_facts",
@@ -291,6 +292,14 @@ async def test_a_schema_of_another_name_has_the_same_answers(empty_database_url:
     for ask in (analytics.languages, analytics.concurrency, analytics.peak_hours, analytics.endings):
         assert await ask("main", 7) == []
     await pool.close()
+
+
+async def test_questions_about_the_last_days_are_answered_by_an_index(history: History) -> None:
+    """At a small scale; `make soak` asks the same of a million rows."""
+    await fill(history.pool, 20_000)
+    for name, plan in (await plans(history.pool)).items():
+        assert WANTED[name] in indexes(plan), (name, plan)
+        assert not reads_all(plan), (name, plan)
 
 
 def statements_of(page: Path) -> list[str]:
