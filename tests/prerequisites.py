@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+# Where Debian keeps servers; not in everybody's PATH.
+DEBIANS_SERVERS = "/usr/sbin"
 CHROMIUM_PLACES = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 
 
@@ -28,7 +30,7 @@ class Prerequisite:
         """Where it is, or None."""
         if self.program == "chromium":
             return next((place for place in CHROMIUM_PLACES if Path(place).exists()), None)
-        return shutil.which(self.program)
+        return shutil.which(self.program, path=f"{os.environ.get('PATH', os.defpath)}:{DEBIANS_SERVERS}")
 
 
 PREREQUISITES = {
@@ -39,6 +41,8 @@ PREREQUISITES = {
         Prerequisite("redis-server", "the scripts on Debian's Redis", "redis-server"),
         Prerequisite("redis-cli", "the redis-cli commands of the documentation", "redis-tools"),
         Prerequisite("psql", "the psql commands of the documentation", "postgresql-client"),
+        Prerequisite("pgbouncer", "Supabase's poolers, and TLS to the database", "pgbouncer"),
+        Prerequisite("openssl", "TLS to the database", "openssl"),
     )
 }
 
