@@ -79,6 +79,22 @@ def app_with_fragment() -> None:
     part()
 
 
+def app_that_caches_the_tracker() -> None:
+    import streamlit as st
+
+    from presence_tracker import get_presence_tracker
+
+    places_it = st.session_state.get("places_it", True)
+
+    @st.cache_resource
+    def tracker(places_it: bool) -> object:
+        return get_presence_tracker(embed=places_it)
+
+    presence = tracker(places_it)
+    presence.mark_session_started(st.session_state.get("user", "anna"))  # type: ignore[attr-defined]
+    presence.embed()  # type: ignore[attr-defined]
+
+
 def test_its_html_is_identical_in_every_run(app: MakeApp) -> None:
     anna = app(old_app).run()
     first = anna.frames
@@ -198,3 +214,16 @@ def test_a_key_that_the_server_refuses_is_one_clear_sentence_in_the_app(app: Mak
     ((kind, message),) = app(old_app, api_key="another-key-for-tests-0123456789").run().errors
     assert kind == "PresenceConfigError"
     assert "api_key" in message
+
+
+def test_a_client_in_a_cached_function_would_be_everybodys_and_is_refused(app: MakeApp) -> None:
+    anna = app(app_that_caches_the_tracker).run()
+    ((kind, message),) = anna.errors
+    assert (kind, anna.frames) == ("PresenceConfigError", [])
+    assert "in every run" in message
+
+
+def test_a_cached_tracker_that_places_no_client_serves_each_visitor_for_themselves(app: MakeApp) -> None:
+    anna = app(app_that_caches_the_tracker).run(places_it=False)
+    ben = app(app_that_caches_the_tracker).run(places_it=False, user="ben")
+    assert anna.client["token"] != ben.client["token"]

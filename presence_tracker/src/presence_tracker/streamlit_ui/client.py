@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from presence_tracker.errors import PresenceConfigError
 from presence_tracker.streamlit_ui import watcher
 from presence_tracker.streamlit_ui.assets import read
-from presence_tracker.streamlit_ui.run import Placed, current_run, page_state
+from presence_tracker.streamlit_ui.run import Placed, current_run, is_in_cached_function, page_state
 
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 HEIGHT = 1  # Streamlit refuses 0
 FILE = "/client.js"
+CACHED = (
+    "Call get_presence_tracker() in every run, not in a function of st.cache_resource or st.cache_data: "
+    "it keeps its connection by itself, and each visitor needs a browser client of their own."
+)
 HEAD = '<!doctype html><meta charset="utf-8"><title>Presence</title>'
 
 
@@ -33,7 +38,12 @@ def embed(tracker: PresenceTracker, current_page: str | None = None) -> None:
 
 
 def place_client(tracker: PresenceTracker) -> None:
-    """Place the client of the visitor's session; a second call in a run brings the first one's up to date."""
+    """Place the client of the visitor's session; a second call in a run brings the first one's up to date.
+
+    PresenceConfigError in a cached function: Streamlit would give this visitor's client, and token, to all others too.
+    """
+    if is_in_cached_function():
+        raise PresenceConfigError(CACHED)
     run = current_run()
     if run is None:
         return

@@ -48,9 +48,12 @@ class PageState:
 
 
 def current_run() -> Run | None:
-    """This run; None outside Streamlit and in a fragment, whose elements come and go without the rest of the app."""
+    """This run; None outside Streamlit, and where elements would not last, or not stay with this visitor.
+
+    A fragment's come and go without the rest of the app; those of a cached function are shown to every visitor.
+    """
     ctx = get_script_run_ctx(suppress_warning=True)
-    if ctx is None or is_fragment_rerun() or _is_in_fragment(ctx):
+    if ctx is None or is_fragment_rerun() or _is_in_fragment(ctx) or is_in_cached_function():
         return None
     run: Run | None = getattr(ctx, _MARK, None)
     if run is None or run.cursors is not ctx.cursors:
@@ -62,6 +65,15 @@ def current_run() -> Run | None:
 def is_fragment_rerun() -> bool:
     """Whether only a fragment of the app is running."""
     return bool(getattr(get_script_run_ctx(suppress_warning=True), "fragment_ids_this_run", None))
+
+
+def is_in_cached_function() -> bool:
+    """Whether a function of `st.cache_resource` or `st.cache_data` is being computed."""
+    try:
+        from streamlit.runtime.scriptrunner_utils.script_run_context import in_cached_function  # noqa: PLC0415
+    except ImportError:
+        return False
+    return in_cached_function.get()
 
 
 def _is_in_fragment(ctx: object) -> bool:
