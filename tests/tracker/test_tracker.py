@@ -299,6 +299,38 @@ def test_an_offer_is_not_taken_for_a_page_that_nobody_looks_at(
     assert presence.can_start_interview()[0]
 
 
+def test_whoever_was_turned_away_gets_no_place_while_nobody_looks_at_the_page(
+    tracker: MakeTracker, operator: Operator
+) -> None:
+    presence = tracker()
+    presence.mark_session_started("anna")
+    operator.configure(mode="closed")
+    turned_away = presence.can_start_interview()
+    assert not turned_away[0]
+    operator.configure(mode="open")
+    assert presence.identity is not None
+    page = {"Authorization": f"Bearer {presence.identity.token}"}
+    beat = {"tab": "t1", "visible": False}
+    path = f"/v1/sessions/{presence.session_id}/heartbeat"
+    first = operator.http.post(path, json=beat, headers=page).json()
+    assert presence.can_start_interview() == turned_away
+    assert presence.count_active_interviews() == 0
+    seen = {**beat, "visible": True, "connection_id": first["connection_id"]}
+    operator.http.post(path, json=seen, headers=page)
+    assert presence.can_start_interview()[0]
+
+
+def test_no_token_is_shown_with_what_is_known_of_a_session(tracker: MakeTracker) -> None:
+    presence = tracker()
+    presence.mark_session_started("anna")
+    identity = presence.identity
+    assert identity is not None
+    assert identity.token
+    assert identity.token not in repr(identity)
+    opened = presence.api.open_session("ben")
+    assert opened.token not in repr(opened)
+
+
 def test_a_token_can_be_renewed(tracker: MakeTracker) -> None:
     presence = tracker()
     presence.mark_session_started("anna")

@@ -6,7 +6,7 @@ import hashlib
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from presence_tracker.models import Interview
@@ -33,7 +33,7 @@ class Identity:
     metadata: Mapping[str, Any] | None = None
     wanted_id: str | None = None
     session_id: str | None = None
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     client_url: str | None = None
     page: str | None = None
     told_language: str | None = None
@@ -52,6 +52,11 @@ class Identity:
     def is_in_line(self) -> bool:
         """Whether this session was in the line when the server was last asked."""
         return self.interview is not None and self.interview.is_in_line
+
+    @property
+    def is_turned_away(self) -> bool:
+        """Whether this session's last claim was denied."""
+        return self.interview is not None and self.interview.is_denied
 
 
 class IdentityStore(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 
@@ -12,7 +12,7 @@ class _FromJson:
     @classmethod
     def from_json(cls, answer: Mapping[str, Any]) -> Self:
         """From the server's answer; newer servers may send more than this version knows."""
-        known = {field.name for field in fields(cls)}
+        known = {each.name for each in fields(cls)}
         return cls(**{name: value for name, value in answer.items() if name in known})
 
 
@@ -43,6 +43,11 @@ class Interview(_FromJson):
         return self.state == "granted"
 
     @property
+    def is_denied(self) -> bool:
+        """Whether this answers a claim that gave neither a place nor one in line."""
+        return self.state == "denied"
+
+    @property
     def is_in_line(self) -> bool:
         """Whether the session waits, or has an offer."""
         return self.state in ("waiting", "offered")
@@ -53,7 +58,7 @@ class OpenedSession(_FromJson):
     """A session that was opened, or `resumed`; `token` is for its browser, which loads `client_url`."""
 
     session_id: str
-    token: str
+    token: str = field(repr=False)
     ws_url: str
     client_url: str
     resumed: bool

@@ -93,16 +93,17 @@ class Visit:
         return interview
 
     def claim_if_wanted(self, session_id: str) -> Interview:
-        """For every run of an app: claim, unless the visitor is in, is out for good, or is in line and not looking."""
+        """For every run of an app: claim, unless the visitor is in, is out for good, or wants in and is not looking."""
         known = self._known()
         if known.is_granted or known.stays_out:
             interview = self._api.interview(session_id)
             if interview.state != "none" or interview.reason in STAYS_OUT_REASONS:
                 return interview
-        elif known.is_in_line:
+        elif known.is_in_line or known.is_turned_away:
             session = self._api.session(session_id)
             if session["visible"] is False:
-                return Interview.from_json(session["interview"])
+                now = Interview.from_json(session["interview"])
+                return known.interview if known.interview and known.is_turned_away else now
         return self.claim(session_id)
 
     def renew_token(self, session_id: str) -> Interview:

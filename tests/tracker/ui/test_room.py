@@ -243,3 +243,16 @@ def test_the_room_is_left_when_a_look_from_python_finds_a_place(app: MakeApp, be
     assert anna.texts == ["runs: 2"]
     ben.mark_session_completed()
     assert anna.run().texts[0] == "runs: 4"
+
+
+@pytest.mark.usefixtures("ticks")
+def test_whoever_was_turned_away_gets_in_by_a_look_from_python_and_not_before(
+    app: MakeApp, other: Other
+) -> None:
+    api = other("operator").api
+    api._ask("PUT", "/v1/pools/main", {"mode": "closed"})
+    anna = app(looking).run().run()
+    assert anna.texts[0] == "runs: 2"
+    assert "No interviews" in anna.texts[1]
+    api._ask("PUT", "/v1/pools/main", {"mode": "open"})
+    assert anna.run().texts[0] == "runs: 4"

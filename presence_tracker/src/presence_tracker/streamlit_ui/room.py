@@ -118,8 +118,8 @@ def _look(tracker: PresenceTracker, shown: Standing) -> None:
     """Show the standing; when run again by itself, look whether it still is so, and rerun the app if not."""
     now = shown
     if is_fragment_rerun():
-        waits = shown.interview.is_in_line or not shown.is_confirmed
-        now = tracker.standing(claim=waits)
+        wants_in = shown.interview.is_in_line or shown.interview.is_denied or not shown.is_confirmed
+        now = tracker.standing(claim=wants_in)
         if _kind(now) != _kind(shown):
             st.rerun()
     _draw(tracker, now.interview)
