@@ -137,7 +137,9 @@ def _parts(url: str) -> dict[str, str]:
     assert found is not None  # noqa: S101 - the pattern takes any text
     parts = found.groupdict()
     if parts["fragment"] or ("@" in parts["path"] and "@" not in parts["authority"]):
-        raise DatabaseUrlError("has / ? or # in its password, it seems: write them as %2F, %3F and %23")
+        raise DatabaseUrlError(
+            "has no good host and port: there is / ? or # in its password, it seems; write them as %2F, %3F and %23"
+        )
     if _BAD_PERCENT.search(rest):
         raise DatabaseUrlError("has a % that no two hexadecimal digits follow: write it as %25")
     return parts
