@@ -33,7 +33,7 @@ def look_back(hours: int) -> Day:
         history = _ask("/readyz", fails=False).get("postgres", "down")
         sessions = _sessions(begin, {"status": "active"} if history == "down" else {})
         return Day(begin, _ask("/v1/capacity")["limit"], sessions, history)
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, ValueError) as error:  # a proxy in front answers with a page, not JSON
         raise PresenceUnavailable("The presence server does not answer.") from error
 
 
@@ -78,10 +78,10 @@ def _sessions(begin: datetime, query: dict[str, str]) -> list[dict]:
     cursor = {}
     while True:
         page = _ask("/v1/sessions", limit=PAGE, **query, **cursor)
-        found += [each for each in page["sessions"] if datetime.fromisoformat(each["started_at"]) >= begin]
-        if (
-            page["next_cursor"] is None or len(found) % PAGE
-        ):  # newest first: a shorter page reaches back far enough
+        recent = [each for each in page["sessions"] if datetime.fromisoformat(each["started_at"]) >= begin]
+        found += recent
+        is_far_enough = len(recent) < len(page["sessions"])  # newest first
+        if is_far_enough or page["next_cursor"] is None:
             return found
         cursor = {"cursor": page["next_cursor"]}
 
