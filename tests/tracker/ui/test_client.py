@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import pytest
+from presence_tracker.streamlit_ui import watcher
 
+from presence_tracker import PresenceApi
 from tests.conftest import TEST_API_KEY
 from tests.tracker.servers import nobody_there
 from tests.tracker.ui.conftest import App, MakeApp, Other
@@ -178,6 +180,17 @@ def test_a_token_that_was_refused_is_replaced(app: MakeApp) -> None:
     assert anna.client["token"] != refused["token"]
     fresh = anna.frames
     assert anna.run().frames == fresh
+
+
+def test_a_page_whose_new_token_is_refused_too_gets_no_third_one(
+    app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = iter(["token-1", "token-2"])
+    monkeypatch.setattr(PresenceApi, "new_token", lambda *_: next(tokens))
+    anna = app(old_app).run().hear("ended", "bad_token").hear("ended", "bad_token")
+    assert anna.client["token"] == "token-1"
+    monkeypatch.setattr(watcher, "RENEW_AGAIN_S", 0)
+    assert anna.hear("ended", "bad_token").client["token"] == "token-2"
 
 
 def test_no_value_can_end_the_script() -> None:

@@ -38,13 +38,14 @@ class PageState:
 
     `turn` counts the watchers: within one run, a second one needs another key. `said`: what the page said that made
     the app rerun, until a run heeds it. `elsewhere`: the session that another tab has now. `had_session`: what was
-    forgotten since is not to be revived.
+    forgotten since is not to be revived. `renewed_at`: when a refused token was replaced, in monotonic time.
     """
 
     turn: int = 0
     said: dict[str, Any] | None = None
     elsewhere: str | None = None
     had_session: bool = False
+    renewed_at: float | None = None
 
 
 def current_run() -> Run | None:

@@ -5,6 +5,8 @@ Where Streamlit has no components that could, a fragment asks the server instead
 
 from __future__ import annotations
 
+import logging
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 TEXTS = ("elsewhere", "continue_here")
 POLL_EVERY_S = 2.0  # where Streamlit has no components that could watch
 BAD_TOKEN = "bad_token"  # noqa: S105 - the name of a reason
+# Each new token makes the page connect again: where all are refused, the app would run for ever.
+RENEW_AGAIN_S = 60.0
+
+log = logging.getLogger("presence_tracker")
 
 
 def place(tracker: PresenceTracker, placed: Placed) -> None:
@@ -104,4 +110,16 @@ def _heed(tracker: PresenceTracker, state: PageState) -> None:
     if not is_elsewhere:
         tracker.standing(claim=False)
     if said["reason"] == BAD_TOKEN:
-        tracker.renew_token()
+        _renew(tracker, state)
+
+
+def _renew(tracker: PresenceTracker, state: PageState) -> None:
+    now = time.monotonic()
+    if state.renewed_at is not None and now - state.renewed_at < RENEW_AGAIN_S:
+        log.warning(
+            "Even a new token is refused: %s must lead to the same server as %s, with the same secrets on all nodes.",
+            tracker.client_url,
+            tracker.api.url,
+        )
+    elif tracker.renew_token():
+        state.renewed_at = now
