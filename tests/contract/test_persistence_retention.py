@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import asyncpg
 import pytest
 
+from persistence.analytics import Analytics
 from persistence.connect import connect
 from persistence.flusher import Flusher
+from persistence.forgetting import Erased, Forgetting
 from persistence.repository import Repository
 from persistence.retention import BATCHES_AT_ONCE, INTERVAL_S, Retention
 from tests.contract.persistence_model import LiveModel
+from tests.contract.persistence_scale import questions
 
 INSERT = """
 insert into presence (session_id, user_id, pool, status, started_at, last_seen)
@@ -121,3 +124,22 @@ async def test_marks_of_the_forgotten_go_after_a_day(pool: asyncpg.Pool[asyncpg.
     assert [row["session_id"] for row in await pool.fetch("select session_id from presence_forgotten")] == [
         "s2"
     ]
+
+
+async def test_the_servers_own_role_may_do_all_that_the_history_asks_of_it(database_url: str) -> None:
+    """Retention, forgetting and analytics need no owner: here with the rights of `presence_server`."""
+    async with asyncpg.create_pool(
+        database_url, min_size=0, server_settings={"role": "presence_server"}
+    ) as pool:
+        await add(pool, "old", age_days=31)
+        assert await Retention(pool, days=30).delete_if_due() == 1
+        await add(pool, "annas", age_days=1)
+        assert await Forgetting(pool).forget("anna", nobody_live) == 1
+        assert await left(pool) == []
+        for ask in questions(Analytics(pool)).values():
+            await ask
+
+
+async def nobody_live(past: Mapping[str, Sequence[str]]) -> Erased:
+    assert past == {"main": ["annas1"]}
+    return Erased([], 7)
