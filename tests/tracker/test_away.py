@@ -298,3 +298,11 @@ def test_what_went_wrong_is_in_the_log_too(caplog: pytest.LogCaptureFixture) -> 
         away_tracker(nobody_there(), max_concurrent=3, dev_mode=True)
     assert "PUT /v1/pools/main: ConnectError" in caplog.text
     assert "The limit of 3 could not be declared" in caplog.text
+
+
+def test_an_answer_that_cannot_be_unpacked_is_none() -> None:
+    with answering((200, "no gzip"), headers=[("Content-Encoding", "gzip")]) as server:
+        presence = get_presence_tracker(url=server.url, api_key=TEST_API_KEY)
+        assert presence.mark_session_started("anna") == ""
+        with pytest.raises(PresenceUnavailable):
+            presence.capacity()

@@ -126,7 +126,9 @@ def test_an_address_must_be_one(url: str) -> None:
     assert "http:// or https://" in complaint(url=url, api_key=KEY)
 
 
-@pytest.mark.parametrize("url", ["https://user:pw@host", "https://host?x=1", "https://host#x"])
+@pytest.mark.parametrize(
+    "url", ["https://user:pw@host", "https://:pw@host", "https://host?x=1", "https://host#x"]
+)
 def test_an_address_is_plain(url: str) -> None:
     said = complaint(url=url, api_key=KEY)
     assert "plain address" in said

@@ -75,7 +75,7 @@ class Caller:
             self._away_until = self._clock() + AWAY_PAUSE_S
             self._tell(request, "no answer in time", began)
             raise PresenceUnavailableError("The presence server did not answer in time.") from None
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:  # also an answer that cannot be unpacked
             self._tell(request, type(error).__name__, began)
             raise PresenceUnavailableError(f"The presence server cannot be reached: {error}.") from None
         self._away_until = 0.0

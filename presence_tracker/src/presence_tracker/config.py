@@ -99,7 +99,7 @@ def _address(url: str, name: str) -> str:
         raise PresenceConfigError(
             f"`{name}` must be an address like https://presence.example.org, with http:// or https://: set it {where}."
         )
-    if parts.username or parts.query or parts.fragment:
+    if "@" in parts.netloc or parts.query or parts.fragment:
         raise PresenceConfigError(
             f"`{name}` must be the plain address of the server, without user, query or fragment: set it {where}."
         )
