@@ -1,4 +1,4 @@
-// Keeps a page connected. Described in client.d.ts, and in docs/client.md.
+// Keeps a page connected: see client.d.ts and docs/client.md.
 
 /** @type {import("./client/types.d.ts").Connect} */
 export const connect = (options, world = globalThis) => {
@@ -56,7 +56,7 @@ export const connect = (options, world = globalThis) => {
     mine.told = { ...wanted };
   }
 
-  // In two steps: a busy page first reads what waits.
+  // In two steps: a busy page reads first.
   function guard(mine, ms) {
     clearTimeout(mine.guard);
     mine.guard = ms && setTimeout(() => (mine.guard = setTimeout(lost, 500, mine, 0)), ms);
@@ -141,6 +141,7 @@ export const connect = (options, world = globalThis) => {
       ({ connection_id, token = token } = answer);
       keep();
       if (mine.lost) return mine.close();
+      if (type === "heartbeat") repeat(mine);
       receive(mine, mine.up ? { type: "interview", ...answer.interview } : { type: "welcome", ...answer });
       guard(mine);
       if (wanted.watch) emit("capacity", await request("GET", base + "/v1/capacity"));
@@ -194,6 +195,7 @@ export const connect = (options, world = globalThis) => {
       sync();
     } else if (type === "ack") {
       guard(mine);
+      repeat(mine);
     } else if (type === "token") {
       token = message.token;
       keep();
@@ -238,9 +240,9 @@ export const connect = (options, world = globalThis) => {
     if (next.reason) return end(code, next.reason);
     failures = next.failures;
     if (!told) unopened += code ? 1 : 2;
+    later(next.wait);
     if (http && !up && code === 1006) complain("refused");
     if (!link) become("offline");
-    later(next.wait);
   }
 
   function end(code, reason) {
@@ -344,7 +346,7 @@ export function owed({ page, visible, watch, wish }, told) {
 /** @type {import("./client/types.d.ts").Settled} */
 export function settled({ type }, { state, reason }) {
   if (type === "complete") return reason === "completed";
-  return type === "accept" || (type === "leave") === (state === "none");
+  return type === "accept" ? state !== "offered" : (type === "leave") === (state === "none");
 }
 
 export const claims = (token) => JSON.parse(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/")));

@@ -260,6 +260,19 @@ describe("the page's own coming and going", () => {
     assert.deepEqual(socket.types().slice(2), ["visible", "accept", "heartbeat"]);
   });
 
+  test("an offer that Redis may not let anybody accept for the moment is accepted with the next heartbeat", () => {
+    const { world, socket } = online();
+    for (let i = 0; i < 3; i++) socket.say("interview", { state: "offered", message: "" });
+    assert.deepEqual(socket.types(), ["hello", "accept"]);
+    world.pass(20_000);
+    socket.say("ack", { seq: 1 });
+    assert.deepEqual(socket.types(), ["hello", "accept", "heartbeat", "accept"]);
+    socket.say("interview", { state: "granted", message: "", fence: 1 });
+    world.pass(20_000);
+    socket.say("ack", { seq: 2 });
+    assert.deepEqual(socket.types().slice(4), ["heartbeat"]);
+  });
+
   test("an offer that comes with the welcome is accepted, one that was missed is not", () => {
     const { world } = online();
     world.socket.drop();
@@ -277,6 +290,14 @@ describe("the page's own coming and going", () => {
     presence.leave();
     socket.say("interview", { state: "offered", message: "" });
     assert.deepEqual(socket.types(), ["hello", "leave"]);
+  });
+
+  test("a page may close as soon as it hears that it is offline", () => {
+    const { world, presence, socket } = online();
+    presence.on("offline", presence.close);
+    socket.drop();
+    assert.deepEqual(world.timers, []);
+    assert.equal(presence.state, "offline");
   });
 
   test("close is for good, but does not end the session", () => {

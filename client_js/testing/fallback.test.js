@@ -158,6 +158,19 @@ describe("over HTTP", () => {
     assert.ok(paths(world).includes("POST /interview"));
   });
 
+  test("an offer that nobody may accept for the moment is tried again with the next heartbeat, not at once", async () => {
+    const { world, server } = await fallenBack();
+    server.interview = { state: "offered", message: "" };
+    server.answers["POST /interview"] = [202, { state: "offered", message: "" }];
+    const accepted = () => paths(world).filter((path) => path === "POST /interview").length;
+    world.pass(20_000);
+    await settle();
+    assert.equal(accepted(), 1);
+    world.pass(20_000);
+    await settle();
+    assert.equal(accepted(), 2);
+  });
+
   test("complete ends the session", async () => {
     const { presence, heard, world } = await fallenBack();
     presence.complete();

@@ -65,6 +65,7 @@ test("a wish is settled by an answer to it, not by news from before", () => {
   assert.equal(settled({ type: "complete" }, { state: "none", reason: "released" }), false);
   assert.equal(settled({ type: "complete" }, { state: "none", reason: "completed" }), true);
   assert.equal(settled({ type: "accept" }, { state: "none" }), true);
+  assert.equal(settled({ type: "accept" }, { state: "offered" }), false);
 });
 
 test("the kept token is preferred for the same session only, and only when not older", () => {
