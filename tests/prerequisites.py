@@ -15,6 +15,7 @@ import pytest
 
 # Where Debian keeps servers; not in everybody's PATH.
 DEBIANS_SERVERS = "/usr/sbin"
+POSTGRES_15 = "/usr/lib/postgresql/15/bin/postgres"
 CHROMIUM_PLACES = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 
 
@@ -30,6 +31,8 @@ class Prerequisite:
         """Where it is, or None."""
         if self.program == "chromium":
             return next((place for place in CHROMIUM_PLACES if Path(place).exists()), None)
+        if self.program == "postgres-15":
+            return POSTGRES_15 if Path(POSTGRES_15).exists() else None
         return shutil.which(self.program, path=f"{os.environ.get('PATH', os.defpath)}:{DEBIANS_SERVERS}")
 
 
@@ -42,6 +45,7 @@ PREREQUISITES = {
         Prerequisite("redis-cli", "the redis-cli commands of the documentation", "redis-tools"),
         Prerequisite("psql", "the psql commands of the documentation", "postgresql-client"),
         Prerequisite("pgbouncer", "Supabase's poolers, and TLS to the database", "pgbouncer"),
+        Prerequisite("postgres-15", "the oldest Postgres that is supported", "postgresql-15"),
         Prerequisite("openssl", "TLS to the database", "openssl"),
     )
 }
