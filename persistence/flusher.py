@@ -13,6 +13,7 @@ from typing import Literal
 
 import structlog
 
+from persistence.drain import BATCH, Drain
 from persistence.errors import POSTGRES_AWAY, PersistenceError, SourceAwayError, UnwritableRowsError
 from persistence.port import DirtySessions, Outcome
 from persistence.repair import repairs
@@ -20,7 +21,6 @@ from persistence.repository import Repository
 from persistence.retention import Retention
 from persistence.rows import PoolRow, PresenceRow
 
-BATCH = 500
 FIRST_RETRY_S = 0.25
 LONGEST_RETRY_S = 5.0
 LEASE_INTERVALS = 2.5
@@ -72,8 +72,12 @@ class _Troubled:
     repaired: set[str] = field(default_factory=set)
     set_aside: set[str] = field(default_factory=set)
 
-    def __contains__(self, row: PresenceRow) -> bool:
-        return row.session_id in self.repaired or row.session_id in self.set_aside
+    def apart(self, rows: Sequence[PresenceRow]) -> tuple[Sequence[PresenceRow], Sequence[PresenceRow]]:
+        """The rows of other sessions, and those of these."""
+        if not self.repaired and not self.set_aside:
+            return rows, ()
+        known = self.repaired | self.set_aside
+        return [row for row in rows if row[0] not in known], [row for row in rows if row[0] in known]
 
     def note_written(self, row: PresenceRow, trouble: Exception | None) -> None:
         """Postgres took the row: as it was, or repaired because of `trouble`."""
@@ -241,21 +245,13 @@ class Flusher:
     async def _drain(self, pool: str) -> None:
         """Write what is dirty now. What becomes dirty meanwhile may have to wait for the next flush."""
         waiting = (await self._source.backlog(pool)).sessions
-        left_out: set[str] = set()
-        for _ in range(waiting // self._batch + 2):
-            taken = await self._source.take(pool, self._batch + len(left_out))
-            rows = [row for row in taken if row.session_id not in left_out]
-            if not rows:
-                break
-            outcomes = await self._write(rows)
-            if outcomes:
-                await self._source.ack(pool, outcomes)
-            left_out |= {row.session_id for row in rows} - {outcome.session_id for outcome in outcomes}
+        # Some come again at once: those that changed meanwhile, and those refused as old.
+        most = waiting + self._batch
+        await Drain(self._source, self._write, pool, batch=self._batch, most=most).run()
 
     async def _write(self, rows: Sequence[PresenceRow]) -> list[Outcome]:
         """Write all rows, those known as troublesome apart from the others."""
-        well = [row for row in rows if row not in self._troubled]
-        ill = [row for row in rows if row in self._troubled]
+        well, ill = self._troubled.apart(rows)
         outcomes = await self._write_halving(well)
         for row in ill:
             outcomes += await self._write_alone(row)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from persistence.rows import PoolRow, PresenceRow
 
@@ -17,8 +17,7 @@ class Backlog:
     oldest_age_ms: int
 
 
-@dataclass(slots=True, frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of a row that was taken: written, or refused because the table holds another state.
 
     `refused_by` is the version found in the table when it refused the row as old, else None. `final` says
@@ -50,10 +49,10 @@ class DirtySessions(Protocol):
     async def touch(self, pool: str) -> None:
         """Bring `last_seen` of everyone present or in permit grace up to date, and mark them dirty."""
 
-    async def take(self, pool: str, limit: int) -> Sequence[PresenceRow]:
+    async def take(self, pool: str, limit: int, skip: int = 0) -> Sequence[PresenceRow]:
         """Up to `limit` dirty sessions with their state, the longest dirty first. None: all are clean.
 
-        They stay dirty until acked.
+        They stay dirty until acked; `skip` passes over those that are dirty longest.
         """
 
     async def ack(self, pool: str, outcomes: Sequence[Outcome]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 
 from persistence.rows import PresenceRow
 
@@ -16,8 +15,7 @@ _ESCAPED_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 def repairs(row: PresenceRow) -> Iterator[PresenceRow]:
     """Ever plainer versions of the row, to try in turn: without what no text can hold; without metadata."""
-    clean = replace(
-        row,
+    clean = row._replace(
         user_id=_clean(row.user_id),
         language_code=row.language_code and _clean(row.language_code),
         current_page=row.current_page and _clean(row.current_page),
@@ -25,7 +23,7 @@ def repairs(row: PresenceRow) -> Iterator[PresenceRow]:
     )
     yield clean
     if clean.metadata is not None:
-        yield replace(clean, metadata=None)
+        yield clean._replace(metadata=None)
 
 
 def _clean(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import attrgetter
+from operator import itemgetter
 
 import asyncpg
 
@@ -14,25 +14,6 @@ from persistence.rows import PoolRow, PresenceRow
 from persistence.statements import statements
 
 COMPLETED = "completed"
-# In the order of the statement's arguments.
-_WRITTEN_FIELDS = (
-    "session_id",
-    "user_id",
-    "language_code",
-    "current_page",
-    "last_seen_ms",
-    "started_at_ms",
-    "completed_at_ms",
-    "is_in_interview",
-    "status",
-    "pool",
-    "interview_started_at_ms",
-    "interview_ended_at_ms",
-    "waited_s",
-    "end_reason",
-    "metadata",
-    "version",
-)
 _CONTENT_ERRORS = (
     asyncpg.DataError,
     asyncpg.IntegrityConstraintViolationError,
@@ -70,21 +51,22 @@ class Repository:
         if not rows:
             return []
         # Two flushers that write the same rows in different order would deadlock.
-        ordered = sorted(rows, key=attrgetter("session_id"))
-        columns = [[*map(attrgetter(field), ordered)] for field in _WRITTEN_FIELDS]
+        ordered = sorted(rows, key=itemgetter(0))
         try:
             async with transaction(self._pool, self._work_s) as connection:
-                written = {
-                    record[0] for record in await connection.fetch(self._sql["write_sessions"], *columns)
-                }
-                refused = [row.session_id for row in ordered if row.session_id not in written]
-                kept = await self._kept(connection, refused) if refused else {}
+                kept = await self._write(connection, ordered)
         except _CONTENT_ERRORS as error:
             raise UnwritableRowsError(str(error)) from error
+        if not kept:
+            return [Outcome(row.session_id, row.version, row.last_seen_ms) for row in ordered]
         return [_outcome(row, kept.get(row.session_id)) for row in ordered]
 
-    async def _kept(self, connection: Connection, session_ids: list[str]) -> dict[str, asyncpg.Record]:
-        records = await connection.fetch(self._sql["kept"], session_ids)
+    async def _write(self, connection: Connection, rows: Sequence[PresenceRow]) -> dict[str, asyncpg.Record]:
+        """Write, and return nothing if all rows were taken; else what the table has of them now."""
+        written = await connection.execute(self._sql["write_sessions"], *zip(*rows, strict=True))
+        if written == f"INSERT 0 {len(rows)}":
+            return {}
+        records = await connection.fetch(self._sql["kept"], [row.session_id for row in rows])
         return {record["session_id"]: record for record in records}
 
     async def write_pools(self, rows: Sequence[PoolRow]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(slots=True, frozen=True)
-class PresenceRow:
+class PresenceRow(NamedTuple):
     """One row of `presence`: the state of a session at `version`.
 
-    `metadata` is JSON text. Times end in `_ms` here and are `timestamptz` in SQL.
+    `metadata` is JSON text. Times end in `_ms` here and are `timestamptz` in SQL. A tuple, since the flush makes
+    fifty thousand of them a second and turns them into columns.
     """
 
     session_id: str

@@ -3,7 +3,7 @@
 -- name: write_sessions
 -- Moves rows forward only: a higher version, or the same version and a newer last_seen. What is completed stays
 -- completed, unless the same id was started again later. What was taken before its person was forgotten is dropped.
--- Returns the ids that were written.
+-- The columns of PresenceRow in its order.
 insert into :"schema".presence as kept (
   session_id, user_id, language_code, current_page, last_seen, started_at, completed_at, is_in_interview, status,
   pool, interview_started_at, interview_ended_at, waited_s, end_reason, metadata, version
@@ -15,10 +15,10 @@ select
   waited_s, end_reason, coalesce(metadata, '{}')::jsonb, version
 from unnest(
   $1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::boolean[],
-  $9::text[], $10::text[], $11::bigint[], $12::bigint[], $13::float8[], $14::text[], $15::text[], $16::bigint[]
+  $9::text[], $10::text[], $11::bigint[], $12::bigint[], $13::bigint[], $14::float8[], $15::text[], $16::text[]
 ) as given (
-  session_id, user_id, language_code, current_page, last_seen, started_at, completed_at, is_in_interview, status,
-  pool, interview_started_at, interview_ended_at, waited_s, end_reason, metadata, version
+  session_id, user_id, pool, status, version, started_at, last_seen, is_in_interview, language_code, current_page,
+  completed_at, interview_started_at, interview_ended_at, waited_s, end_reason, metadata
 )
 where not exists (
   select from :"schema".presence_forgotten as forgotten
@@ -43,11 +43,10 @@ on conflict (session_id) do update set
   metadata = excluded.metadata,
   version = excluded.version
 where (excluded.version, excluded.last_seen) > (kept.version, kept.last_seen)
-  and (kept.status <> 'completed' or excluded.status = 'completed' or excluded.started_at > kept.started_at)
-returning session_id;
+  and (kept.status <> 'completed' or excluded.status = 'completed' or excluded.started_at > kept.started_at);
 
 -- name: kept
--- What the table holds of sessions that it did not take. Their rows are locked by the refused write.
+-- What the table holds of sessions after a write that did not take all of them. It has locked their rows.
 select session_id, version, status,
        floor(extract(epoch from last_seen) * 1000)::bigint as last_seen_ms,
        floor(extract(epoch from started_at) * 1000)::bigint as started_at_ms

@@ -12,15 +12,14 @@ from persistence.errors import SourceAwayError
 from persistence.port import Backlog, Outcome
 from persistence.rows import PoolRow, PresenceRow
 from server.domain.errors import RedisAwayError, RedisFullError, RedisRefusedError, UnknownPoolError
-from server.live.scripts import MOST_ITEMS_PER_CALL
 from server.live.store import Store
-from server.live.verbs import Ack
 
-SESSIONS_PER_TOUCH = 500
+# A script holds Redis for as long as it runs: a few milliseconds for so many.
+SESSIONS_PER_CALL = 500
 NEWEST = -1
 GIVE_BACK = 0
 
-_encode = msgspec.json.Encoder().encode
+_encode = msgspec.msgpack.Encoder().encode
 
 Args = ParamSpec("Args")
 Result = TypeVar("Result")
@@ -41,35 +40,34 @@ def _as_the_port_says(
     return call
 
 
-def _text(value: bytes) -> str:
-    return value.decode()
-
-
-def _flag(value: bytes) -> bool:
-    return value == b"1"
-
-
-# The record's fields in the order of PresenceRow's, with how each is read.
-_FIELDS: tuple[tuple[str, Callable[[bytes], Any]], ...] = (
-    ("session_id", _text),
-    ("user_id", _text),
-    ("pool", _text),
-    ("status", _text),
-    ("version", int),
-    ("started_at", int),
-    ("last_seen", int),
-    ("is_in_interview", _flag),
-    ("language_code", _text),
-    ("current_page", _text),
-    ("completed_at", int),
-    ("interview_started_at", int),
-    ("interview_ended_at", int),
-    ("waited_s", float),
-    ("end_reason", _text),
-    ("metadata", _text),
+# The record's fields in the order of PresenceRow's.
+_NAMES = (
+    "session_id",
+    "user_id",
+    "pool",
+    "status",
+    "version",
+    "started_at",
+    "last_seen",
+    "is_in_interview",
+    "language_code",
+    "current_page",
+    "completed_at",
+    "interview_started_at",
+    "interview_ended_at",
+    "waited_s",
+    "end_reason",
+    "metadata",
 )
-_NAMES = tuple(name for name, _ in _FIELDS)
-_READERS = tuple(reader for _, reader in _FIELDS)
+# Those that are not text, and how they are read.
+_READERS: dict[str, Callable[[bytes], int | float]] = {
+    **dict.fromkeys((name for name in _NAMES if name.endswith("_at")), int),
+    "version": int,
+    "last_seen": int,
+    "is_in_interview": b"1".__eq__,
+    "waited_s": float,
+}
+_READERS_IN_ORDER = tuple(_READERS.get(name, bytes.decode) for name in _NAMES)
 
 
 class StoreDirtySessions:
@@ -104,23 +102,32 @@ class StoreDirtySessions:
         keys = self._store.keys(pool)
         rank = NEWEST
         while True:
-            _, rank = await self._store.scripts.run("touch", keys, rank, SESSIONS_PER_TOUCH)
+            _, rank = await self._store.scripts.run("touch", keys, rank, SESSIONS_PER_CALL)
             if rank < 0:
                 return
 
     @_as_the_port_says
-    async def take(self, pool: str, limit: int) -> Sequence[PresenceRow]:
-        """Up to `limit` dirty sessions with their state, the longest dirty first. They stay dirty until acked."""
-        _, *records = await self._store.scripts.run("flush_take", self._store.keys(pool), limit, *_NAMES)
-        return [_row(values) for values in records]
+    async def take(self, pool: str, limit: int, skip: int = 0) -> Sequence[PresenceRow]:
+        """Up to `limit` dirty sessions with their state, behind the `skip` longest dirty; see the port."""
+        keys = self._store.keys(pool)
+        records: dict[bytes, list[bytes | None]] = {}
+        while limit > 0:
+            count = min(limit, SESSIONS_PER_CALL)
+            _, gone, *found = await self._store.scripts.run("flush_take", keys, skip, count, *_NAMES)
+            # Two calls may meet the same session, if Redis's clock was set back between them.
+            records.update((values[0], values) for values in found)
+            if len(found) + gone < count:
+                break
+            skip, limit = skip + len(found), limit - len(found)
+        return _rows(records.values())
 
     @_as_the_port_says
     async def ack(self, pool: str, outcomes: Sequence[Outcome]) -> None:
         """Confirm rows after commit; see the port."""
         keys = self._store.keys(pool)
-        for start in range(0, len(outcomes), MOST_ITEMS_PER_CALL):
-            acks = [_encode(_ack(outcome)) for outcome in outcomes[start : start + MOST_ITEMS_PER_CALL]]
-            await self._store.scripts.run("flush_ack", keys, *acks)
+        for start in range(0, len(outcomes), SESSIONS_PER_CALL):
+            part = outcomes[start : start + SESSIONS_PER_CALL]
+            await self._store.scripts.run("flush_ack", keys, _encode(part))
 
     @_as_the_port_says
     async def backlog(self, pool: str) -> Backlog:
@@ -143,18 +150,10 @@ class StoreDirtySessions:
         return {each for each in session_ids if await command("EXISTS", keys.session(each))}
 
 
-def _row(values: Sequence[bytes | None]) -> PresenceRow:
-    read: list[Any] = [
-        None if value is None else reader(value) for reader, value in zip(_READERS, values, strict=True)
+def _rows(records: Collection[Sequence[bytes | None]]) -> list[PresenceRow]:
+    """The rows, read column by column, which takes half the time."""
+    columns = [
+        [None if value is None else read(value) for value in column]
+        for read, column in zip(_READERS_IN_ORDER, zip(*records, strict=True), strict=False)
     ]
-    return PresenceRow(*read)
-
-
-def _ack(outcome: Outcome) -> Ack:
-    return Ack(
-        session_id=outcome.session_id,
-        version=outcome.version,
-        last_seen=outcome.last_seen_ms,
-        refused_by=outcome.refused_by,
-        final=outcome.final,
-    )
+    return [PresenceRow(*values) for values in zip(*columns, strict=True)]

@@ -116,15 +116,6 @@ class Finish(Item, frozen=True):
     fence: int | None = None
 
 
-class Ack(Item, frozen=True):
-    """A row that was written, or refused; see `persistence.port.Outcome`."""
-
-    version: int
-    last_seen: int
-    refused_by: int | None = None
-    final: bool = False
-
-
 class Opened(msgspec.Struct, frozen=True):
     """The session that was opened or resumed."""
 

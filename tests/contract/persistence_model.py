@@ -7,7 +7,7 @@ until it is given back) and Redis itself; the tests of the real implementation a
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from persistence.errors import SourceAwayError
 from persistence.port import Backlog, Outcome
@@ -28,7 +28,7 @@ def row(session_id: str = "s1", **changes: object) -> PresenceRow:
         last_seen_ms=START_MS,
         is_in_interview=False,
     )
-    return replace(first, **changes)  # type: ignore[arg-type]
+    return first._replace(**changes)  # type: ignore[arg-type]
 
 
 def ended(session_id: str = "s1", status: str = "completed", **changes: object) -> PresenceRow:
@@ -54,7 +54,7 @@ class LiveModel:
         """A script changes a session: its version rises and it is dirty."""
         before = self.sessions.get(changed.session_id)
         version = max(before.version + 1 if before else 1, changed.version)
-        self.sessions[changed.session_id] = replace(changed, version=version)
+        self.sessions[changed.session_id] = changed._replace(version=version)
         self._mark(changed.session_id)
 
     def _mark(self, session_id: str) -> None:
@@ -84,12 +84,13 @@ class LiveModel:
         self._answer()
         for session_id, session in self.sessions.items():
             if session.pool == pool and session.status == "active":
-                self.sessions[session_id] = replace(session, last_seen_ms=self.now_ms)
+                self.sessions[session_id] = session._replace(last_seen_ms=self.now_ms)
                 self._mark(session_id)
 
-    async def take(self, pool: str, limit: int) -> Sequence[PresenceRow]:
+    async def take(self, pool: str, limit: int, skip: int = 0) -> Sequence[PresenceRow]:
         self._answer()
-        return sorted(self._of(pool), key=lambda session: self.dirty[session.session_id])[:limit]
+        longest = sorted(self._of(pool), key=lambda session: self.dirty[session.session_id])
+        return longest[skip : skip + limit]
 
     async def ack(self, pool: str, outcomes: Sequence[Outcome]) -> None:
         self._answer()
@@ -107,7 +108,7 @@ class LiveModel:
         newer = (session.version, session.last_seen_ms) > (outcome.version, outcome.last_seen_ms)
         refused = outcome.refused_by is not None and outcome.refused_by >= session.version
         if refused and not outcome.final:
-            self.sessions[session.session_id] = replace(session, version=(outcome.refused_by or 0) + 1)
+            self.sessions[session.session_id] = session._replace(version=(outcome.refused_by or 0) + 1)
         elif outcome.final or not newer:
             self.dirty.pop(session.session_id, None)
             if outcome.final or session.status != "active":

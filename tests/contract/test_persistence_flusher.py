@@ -108,8 +108,8 @@ async def test_a_source_that_gives_less_than_it_was_asked_for_is_asked_again(
     live: LiveModel, repository: Repository
 ) -> None:
     class Sparing(LiveModel):
-        async def take(self, pool: str, limit: int) -> Sequence[PresenceRow]:
-            return await super().take(pool, limit - 3)
+        async def take(self, pool: str, limit: int, skip: int = 0) -> Sequence[PresenceRow]:
+            return await super().take(pool, limit - 3, skip)
 
     sparing = Sparing()
     for number in range(25):

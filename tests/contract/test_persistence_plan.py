@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import asyncpg
 import pytest
@@ -39,7 +38,7 @@ def interview(name: str, days_ago: float, minutes: float | None = 20, **changes:
         interview_ended_at_ms=None if minutes is None else at_ms + round(minutes * 60_000),
         waited_s=0.0,
     )
-    return replace(first, **changes)  # type: ignore[arg-type]
+    return first._replace(**changes)  # type: ignore[arg-type]
 
 
 async def demand(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import asyncpg
 import pytest
@@ -116,7 +115,7 @@ async def test_the_same_id_started_again_later_replaces_a_completed_row(reposito
     await repository.write([ended(version=9)])
     again = row(version=10, started_at_ms=START_MS + 90_000, last_seen_ms=START_MS + 90_000)
     await repository.write([again])
-    assert await stored(repository) == replace(again, metadata="{}")
+    assert await stored(repository) == again._replace(metadata="{}")
 
 
 async def test_an_abandoned_session_may_come_back(repository: Repository) -> None:

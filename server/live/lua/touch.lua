@@ -18,23 +18,27 @@ end
 
 -- Over HTTP, and before the browser was seen, last_seen is moved by each sign of life itself.
 local function is_touched(session_id)
-  if redis.call('EXISTS', session_key(session_id)) == 0 then
+  local known = redis.call('HMGET', session_key(session_id), 'session_id', 'connection')
+  if not known[1] then
     sweep(session_id)
     return false
   end
-  if redis.call('ZSCORE', GRACE, session_id) then
-    return true
-  end
-  return is_present(session_id) and redis.call('HGET', session_key(session_id), 'connection') == 'ws'
+  return known[2] == 'ws' and is_present(session_id) or redis.call('ZSCORE', GRACE, session_id) ~= false
 end
 
+local dirty = {}
 if from >= 0 then
+  local last_seen = integer(wall)
   for _, session_id in ipairs(redis.call('ZRANGE', SESSIONS, math.max(0, from - count + 1), from)) do
     if is_touched(session_id) then
-      redis.call('HSET', session_key(session_id), 'last_seen', integer(wall))
-      mark_dirty(session_id)
+      redis.call('HSET', session_key(session_id), 'last_seen', last_seen)
+      dirty[#dirty + 1] = last_seen
+      dirty[#dirty + 1] = session_id
     end
   end
+end
+if #dirty > 0 and config.history == 1 then
+  redis.call('ZADD', DIRTY, 'NX', unpack(dirty))
 end
 save()
 return { head(), math.max(-1, from - count) }
