@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import cast
 
+import structlog
 from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from persistence.address import understand
 from persistence.analytics import Analytics
 from persistence.connect import connect as connect_postgres
 from persistence.flusher import Flusher
@@ -35,6 +37,8 @@ from server.pages.demo import routes as demo_routes
 from server.settings import Settings, SettingsError
 
 CLOSE_POSTGRES_WITHIN_S = 2.0
+
+_log = structlog.get_logger(__name__)
 
 
 class App:
@@ -109,6 +113,8 @@ async def _history(node: Node) -> AsyncIterator[None]:
         return
     settings = node.settings
     url = cast("SecretStr", settings.database_url).get_secret_value()
+    # Without user and password: "transaction pooler at …:6543, encrypted and verified".
+    _log.info("history", postgres=str(understand(url)))
     async with await connect_postgres(url, ca=settings.database_ca) as pool:
         node.history = Repository(pool, settings.schema_)
         node.arrivals = Arrivals(pool, settings.schema_)

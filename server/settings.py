@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from persistence.address import understand
 from server.domain.addresses import TrustedProxies
 from server.domain.origins import Origins
 from server.domain.pool import PoolConfig
@@ -20,9 +21,9 @@ MIN_SECRET_BYTES = 32
 MIN_API_KEY_CHARS = 24
 DEV_SECRET = "development-secret-not-for-production-use"  # noqa: S105 - refused by `presence serve`
 DEV_API_KEY = "development-api-key-not-for-production"
-DATABASE_SCHEMES = ("postgres", "postgresql")
 
 HEADER_SAFE = re.compile(r"[!-~]+")
+NO_HOSTS = "has no good host and port; in a password write / ? # @ : and the like as %XX"
 NOT_HEADER_SAFE = "must be of printable ASCII characters without spaces: it travels in a header"
 # What may follow the host in REDIS_URL, and what to say when something else does.
 _REDIS_PATHS = {
@@ -144,10 +145,10 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _redis_scheme(cls, url: str) -> str:
-        parts = urlsplit(url)
+        parts = _split(url)
         if parts.scheme not in _REDIS_PATHS:
             raise ValueError(f"must start with one of {', '.join(s + '://' for s in _REDIS_PATHS)}")
-        _check_hosts(url)
+        _check_hosts(parts)
         path, otherwise = _REDIS_PATHS[parts.scheme]
         if not re.fullmatch(path, parts.path):
             raise ValueError(otherwise)
@@ -155,12 +156,10 @@ class Settings(BaseSettings):
 
     @field_validator("database_url")
     @classmethod
-    def _database_scheme(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is None:
-            return None
-        if urlsplit(url.get_secret_value()).scheme not in DATABASE_SCHEMES:
-            raise ValueError("must start with postgresql:// or postgres://")
-        _check_hosts(url.get_secret_value())
+    def _database_address(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            # Raises a ValueError that says what is wrong, and shows no password.
+            understand(url.get_secret_value())
         return url
 
     @field_validator("public_url")
@@ -276,9 +275,17 @@ class ProductionSettings(Settings):
         return keys
 
 
-def _check_hosts(url: str) -> None:
-    if not _HOSTS.fullmatch(urlsplit(url).netloc.rpartition("@")[2]):
-        raise ValueError("has no good host and port; in a password write / ? # @ : and the like as %XX")
+def _check_hosts(parts: SplitResult) -> None:
+    if not _HOSTS.fullmatch(parts.netloc.rpartition("@")[2]):
+        raise ValueError(NO_HOSTS)
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        # Its words may show the password.
+        raise ValueError(NO_HOSTS) from None
 
 
 def _variable(name: str, field: FieldInfo) -> str:

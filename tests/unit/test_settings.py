@@ -129,7 +129,9 @@ def test_an_impossible_combination_names_the_value_that_would_do(
     [
         ("DATABASE_URL", "postgresql://u:hunter2/x@127.0.0.1/db"),
         ("DATABASE_URL", "postgresql://u:hunter2#x@127.0.0.1:5432/db"),
+        ("DATABASE_URL", "postgresql://u:hunter2?x@127.0.0.1:5432/db"),
         ("REDIS_URL", "redis://:hunter2?x@127.0.0.1"),
+        ("REDIS_URL", "redis://:[hunter2]@127.0.0.1"),
         ("REDIS_URL", "redis+sentinel://a:1,b:hunter2/main"),
     ],
 )
