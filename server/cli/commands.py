@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from server.cli.dev import develop
+from server.cli.doctor import examine
 from server.cli.forget import forget_user
 from server.cli.help import settings_help
 from server.cli.migrate import bring_up_to_date
@@ -58,6 +59,12 @@ def migrate(
 ) -> None:
     """Bring the database of DATABASE_URL up to date. Running it again changes nothing."""
     bring_up_to_date(print_only=print_only, dry_run=dry_run)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check settings, Redis, Postgres and (PRESENCE_URL or PRESENCE_PUBLIC_URL) a running server. Changes nothing."""
+    examine(as_json=as_json)
 
 
 @app.command()

@@ -30,7 +30,7 @@ RESTART_PAUSE_S = 1.0
 def serve(port: int | None, fd: int | None) -> None:
     """Check the settings, listen, and serve until told to stop. `fd`: a socket that a parent listens on."""
     settings = _settings(port)
-    workers = _workers()
+    workers = worker_count()
     place = choose(settings)
     logs.configure(settings.log_level, settings.log_format)
     if fd is not None:
@@ -58,7 +58,8 @@ def _settings(port: int | None) -> ProductionSettings:
         raise CommandError(*error.problems, exit_code=MISUSED) from None
 
 
-def _workers() -> int:
+def worker_count() -> int:
+    """How many processes WEB_CONCURRENCY asks for. CommandError if it is no such number."""
     text = os.environ.get("WEB_CONCURRENCY") or "1"
     if not text.isdecimal() or int(text) < 1:
         raise CommandError("WEB_CONCURRENCY must be a whole number from 1", exit_code=MISUSED)

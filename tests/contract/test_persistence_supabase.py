@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
-from typing import TypeAlias
 
 import asyncpg
 import pytest
@@ -17,31 +15,9 @@ from persistence.rows import PoolRow
 from server.embedded import EmbeddedPostgres
 from tests.contract.persistence_model import row
 from tests.contract.test_persistence_migrations import ALL
-from tests.old_tables import DOCUMENTED, TEXT_ROWS
+from tests.supabase import OLD_PROJECT, Project, project_on
 
-Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 DENIED = asyncpg.InsufficientPrivilegeError
-# The roles of a project. On Supabase the owner is called postgres, and is no superuser; here that name is taken.
-ROLES = """
-create role anon nologin noinherit;
-create role authenticated nologin noinherit;
-create role service_role nologin noinherit bypassrls;
-create role authenticator login noinherit password 'authenticator';
-grant anon, authenticated, service_role to authenticator;
-create role owner login createrole createdb bypassrls password 'owner';
-"""
-PROJECT = """
-grant usage on schema public to anon, authenticated, service_role;
-alter default privileges in schema public grant all on tables to anon, authenticated, service_role;
-alter default privileges in schema public grant all on functions to anon, authenticated, service_role;
-alter default privileges in schema public grant all on sequences to anon, authenticated, service_role;
-create publication supabase_realtime;
-"""
-OLD_PROJECT = f"""
-{DOCUMENTED} {TEXT_ROWS}
-alter table presence add column id bigserial;
-alter publication supabase_realtime add table presence;
-"""
 RELATIONS = """
 select relname::text from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'v', 'm') order by 1
 """
@@ -114,24 +90,6 @@ LINTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Project:
-    """A migrated project's database."""
-
-    server: EmbeddedPostgres
-    name: str
-
-    def url(self, role: str, password: str | None = None) -> str:
-        """Where this role connects."""
-        return f"postgresql://{role}:{password or role}@127.0.0.1:{self.server.port}/{self.name}"
-
-    async def api(self, role: str) -> Connection:
-        """A connection as the REST API makes it: of authenticator, which takes the role of the request's key."""
-        connection = await connect_once(self.url("authenticator"))
-        await connection.execute(f"set role {role}")
-        return connection
-
-
 @pytest.fixture(scope="module")
 def supabase(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     """A server of its own: roles belong to all of a server, and its superuser stays out of this."""
@@ -142,20 +100,11 @@ def supabase(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostg
 @pytest.fixture(params=["new project", "old project"])
 async def project(supabase: EmbeddedPostgres, request: pytest.FixtureRequest) -> AsyncIterator[Project]:
     """A project's database after `presence migrate`, run by its owner, with rows in it."""
-    admin = await connect_once(supabase.url)
-    await admin.execute(ROLES)
-    await admin.execute("create database project owner owner")
-    made = Project(supabase, "project")
-    owner = await connect_once(made.url("owner"))
-    await owner.execute(PROJECT + (OLD_PROJECT if request.param == "old project" else ""))
-    assert await migrate(made.url("owner")) == ALL
-    await owner.execute("alter role presence_server with login password 'presence_server'")
-    await write(made.url("owner"), "kept")
-    yield made
-    await owner.close()
-    await admin.execute("drop database project with (force)")
-    await admin.execute("drop role anon, authenticated, service_role, authenticator, presence_server, owner")
-    await admin.close()
+    async with project_on(supabase, old=request.param == "old project") as made:
+        assert await migrate(made.url("owner")) == ALL
+        await made.tell("alter role presence_server with login password 'presence_server'")
+        await write(made.url("owner"), "kept")
+        yield made
 
 
 async def write(url: str, session_id: str) -> None:

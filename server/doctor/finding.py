@@ -1,0 +1,31 @@
+"""What a check found, in words for people."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Level(StrEnum):
+    """How bad it is. Only `FAILED` makes the command fail."""
+
+    OK = "ok"
+    CAREFUL = "careful"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One check: its name, how it went, what was seen; if need be how to mend it, and where that is explained."""
+
+    check: str
+    level: Level
+    what: str
+    mend: str | None = None
+    see: str | None = None
+
+    def line(self) -> str:
+        """All of it in one line."""
+        parts = [self.what, self.mend and f"→ {self.mend}", self.see and f"({self.see})"]
+        return f"{self.level:8}{self.check:22}{' '.join(filter(None, parts))}"
