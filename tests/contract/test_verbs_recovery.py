@@ -327,6 +327,46 @@ async def test_what_moved_to_the_persons_other_session_since_the_copy_is_not_dou
     assert (await bench.hello("b", known=before)).admission.state is NONE, "an old token"
 
 
+@pytest.mark.parametrize("first", ["permit", "place"])
+async def test_the_place_that_led_to_a_persons_permit_elsewhere_comes_not_back_beside_it(
+    bench: Bench, first: str
+) -> None:
+    await enter(bench, "holder")
+    await bench.open("b")
+    await bench.claim("b")
+    place = await remembered(bench, "b")
+    await bench.store.open(POOL, Open(session_id="s-b2", user_id="b", given=True))
+    newer = await bench.hello("b2")
+    await bench.claim("b2", takeover=True)
+    await bench.finish("holder")
+    await bench.claim("b2")
+    permit = await remembered(bench, "b2")
+    assert permit.holds
+    await wipe(bench)
+    if first == "permit":
+        await register(bench, newer, permit)
+    await bench.hello("b", known=place)
+    if first == "place":
+        await register(bench, newer, permit)
+    assert [(await bench.look(name)).admission.state for name in ("b2", "b")] == [GRANTED, NONE]
+    await bench.configure(limit=2)
+    await bench.pass_time(RECOVERY_S, renewing=[newer])
+    assert (await bench.claim("b")).reason is Reason.ELSEWHERE
+
+
+async def test_a_session_whose_record_alone_was_lost_leaves_nothing_of_its_old_standing(bench: Bench) -> None:
+    (holder,) = await enter(bench, "a")
+    known = await remembered(bench, "a")
+    await bench.drop(holder)
+    await bench.redis.delete(f"presence:{{{POOL}}}:session:s-a")
+    back = await bench.hello("a", known=known)
+    assert (await bench.claim("a")).state is GRANTED
+    (waiter,) = await enter(bench, "b")
+    await bench.pass_time(90, renewing=[back, waiter])
+    assert (await bench.look("a")).admission.state is GRANTED
+    assert (await bench.look("b")).admission.state is WAITING
+
+
 async def test_a_page_whose_token_knows_of_no_place_does_not_lose_the_one_it_has(bench: Bench) -> None:
     await enter(bench, "a", "b")
     await bench.redis.hset(CONFIG, "run_id", "another")

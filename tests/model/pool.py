@@ -465,19 +465,30 @@ class ModelPool:
             session.joined_in = self.window
 
     def _outranks_others(self, session: Session, fence: int) -> bool:
-        """Whether this permit is the person's newest, if there may be one; the others are then older copies of it."""
-        holding = [other for other in self._others_of(session) if other.state == "granted"]
+        """Whether this permit is the person's newest, if there may be one; the others are then older copies of it, and
+        a place from before it is the one that led to it."""
         if self.rules.permits_per_user != 1:
             return True
-        if any((other.fence or 0) > fence for other in holding):
+        holding = [other for other in self._others_of(session) if other.state != "none"]
+        if any(other.state == "granted" and (other.fence or 0) > fence for other in holding):
             return False
         for other in holding:
-            self._give_up(other, "taken_over")
+            if other.state == "granted" or (other.ticket or 0) <= fence:
+                self._give_up(other, "taken_over")
         return True
 
     def _owns_ticket(self, session: Session, ticket: int, *, is_from_node: bool) -> bool:
-        """A ticket that two sessions claim is that of the one whose node says so."""
-        others = [other for other in self._others_of(session) if other.ticket == ticket]
+        """A ticket that two sessions claim is that of the one whose node says so. One that a page alone names may have
+        led to the permit of another session since."""
+        others = self._others_of(session)
+        permits = [other.fence or 0 for other in others if other.state == "granted"]
+        if (
+            not is_from_node
+            and self.rules.permits_per_user == 1
+            and any(fence >= ticket for fence in permits)
+        ):
+            return False
+        others = [other for other in others if other.ticket == ticket]
         if others and not is_from_node:
             return False
         for other in others:

@@ -51,6 +51,7 @@ end
 -- place: then all that is left of it is the front of the line.
 local function remembered(item)
   local known = item.known
+  sweep(item.session_id)
   local record = new_session(item.session_id, known.user_id, known.started_at)
   set(record, 'language_code', known.language_code)
   if not is_recovering() and (known.fence or known.ticket) then
@@ -60,18 +61,18 @@ local function remembered(item)
 end
 
 -- Of several permits of a person who may have one, that with the highest fence is the newest: it moved since the copy was
--- made. Returns whether this one is.
+-- made. A place in the line from before it led to it. Returns whether this permit is the newest.
 local function outranks_others(record, fence)
   if config.permits_per_user ~= 1 then
     return true
   end
   local older = {}
   for _, other in ipairs(held_elsewhere(record)) do
-    if other.interview_state == 'granted' then
-      if tonumber(other.fence) > fence then
-        return false
-      end
+    local number = tonumber(other.ticket or other.fence)
+    if number <= fence then
       older[#older + 1] = other
+    elseif other.interview_state == 'granted' then
+      return false
     end
   end
   for _, other in ipairs(older) do
@@ -80,10 +81,18 @@ local function outranks_others(record, fence)
   return true
 end
 
+-- Whether the other session of the same user has what came of the ticket: the ticket itself, or a newer permit.
+local function has_moved_to(other, ticket, is_from_node)
+  if other.interview_state == 'granted' then
+    return not is_from_node and config.permits_per_user == 1 and tonumber(other.fence) >= ticket
+  end
+  return tonumber(other.ticket) == ticket
+end
+
 -- A ticket is one session's. If another one of the user has it, it moved: whose connection a node holds has it now.
 local function owns_ticket(record, ticket, is_from_node)
   for _, other in ipairs(held_elsewhere(record)) do
-    if tonumber(other.ticket) == ticket then
+    if has_moved_to(other, ticket, is_from_node) then
       if not is_from_node then
         return false
       end

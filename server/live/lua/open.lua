@@ -67,6 +67,9 @@ return each_item(function(item)
     return refused
   end
   local resumed = record ~= nil
+  if item.given and not session(item.session_id) then
+    sweep(item.session_id)
+  end
   record = record or new_session(item.session_id, item.user_id, wall)
   if resumed then
     notice_loss(record)

@@ -142,7 +142,7 @@ local function held_elsewhere(record)
   local held = {}
   for _, session_id in ipairs(redis.call('ZRANGE', holding_key(record.user_id), 0, -1)) do
     local other = session_id ~= record.session_id and session(session_id)
-    if other then
+    if other and other.interview_state ~= 'none' then
       held[#held + 1] = other
     end
   end
