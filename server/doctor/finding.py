@@ -28,4 +28,4 @@ class Finding(msgspec.Struct, frozen=True):
     def line(self) -> str:
         """All of it in one line."""
         parts = [self.what, self.mend and f"→ {self.mend}", self.see and f"({self.see})"]
-        return f"{self.level:8}{self.check:22}{' '.join(filter(None, parts))}"
+        return f"{self.level:8}{self.check:23}{' '.join(filter(None, parts))}"
