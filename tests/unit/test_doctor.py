@@ -11,7 +11,7 @@ from server.doctor.postgres import judge_connection
 from server.doctor.redis import RedisFacts, judge
 
 INFO = {"redis_version": "7.4.1", "role": "master", "maxmemory_policy": "noeviction", "aof_enabled": 1}
-FOUND = Inspection("17.6", 0.02, None, Role("x", False, False, False, True), [], [], [], [], [])  # noqa: FBT003
+FOUND = Inspection("17.6", 0.02, None, Role("x", False, False, False, True), [], [], [], [], [])
 SAFE, OPEN = "postgresql://u:p@db.example/d", "postgresql://u:p@db.example/d?tls=off"
 
 
