@@ -17,6 +17,10 @@ class UnwritableRowsError(PersistenceError):
     """Postgres does not take the content of at least one of the rows. None of them was written."""
 
 
+class RefusedByTriggerError(UnwritableRowsError):
+    """Somebody's trigger raised: because of the content of a row, or whatever the row is."""
+
+
 class SourceAwayError(PersistenceError):
     """The live state does not answer; raised by implementations of `DirtySessions`."""
 

@@ -6,26 +6,29 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import Literal
 
+import asyncpg
 import structlog
 
 from persistence.drain import BATCH, Drain
-from persistence.errors import POSTGRES_AWAY, PersistenceError, SourceAwayError, UnwritableRowsError
+from persistence.errors import POSTGRES_AWAY, SourceAwayError
 from persistence.port import DirtySessions, Outcome
-from persistence.repair import repairs
 from persistence.repository import Repository
 from persistence.retention import Retention
 from persistence.rows import PoolRow, PresenceRow
+from persistence.sieve import Sieve
 
 FIRST_RETRY_S = 0.25
 LONGEST_RETRY_S = 5.0
 LEASE_INTERVALS = 2.5
 SWEEP_INTERVAL_S = 86_400.0
-REMEMBERED_REPAIRS = 10_000
+# A batch that takes longer is not made larger.
+QUICK_S = 2.0
+TOO_SLOW = (TimeoutError, asyncpg.QueryCanceledError)
 
 _log = structlog.get_logger(__name__)
 
@@ -65,36 +68,6 @@ class _Reach:
         self.up = True
 
 
-@dataclass(slots=True)
-class _Troubled:
-    """Sessions whose rows Postgres refused: those that it takes repaired, and those that it never takes."""
-
-    repaired: set[str] = field(default_factory=set)
-    set_aside: set[str] = field(default_factory=set)
-
-    def apart(self, rows: Sequence[PresenceRow]) -> tuple[Sequence[PresenceRow], Sequence[PresenceRow]]:
-        """The rows of other sessions, and those of these."""
-        if not self.repaired and not self.set_aside:
-            return rows, ()
-        known = self.repaired | self.set_aside
-        return [row for row in rows if row[0] not in known], [row for row in rows if row[0] in known]
-
-    def note_written(self, row: PresenceRow, trouble: Exception | None) -> None:
-        """Postgres took the row: as it was, or repaired because of `trouble`."""
-        self.set_aside.discard(row.session_id)
-        if trouble is None or row.session_id in self.repaired:
-            return
-        if len(self.repaired) >= REMEMBERED_REPAIRS:
-            self.repaired.clear()
-        self.repaired.add(row.session_id)
-        _log.warning("presence_row_repaired", session_id=row.session_id, pool=row.pool, error=str(trouble))
-
-    def note_set_aside(self, row: PresenceRow, error: Exception) -> None:
-        if row.session_id not in self.set_aside:
-            self.set_aside.add(row.session_id)
-            _log.error("presence_row_set_aside", session_id=row.session_id, pool=row.pool, error=str(error))
-
-
 class Flusher:
     """Flushes every pool each `flush_s` seconds, as long as this node (`holder`) has the pool's lease.
 
@@ -127,7 +100,9 @@ class Flusher:
         self._one_at_a_time = asyncio.Lock()
         self._postgres = _Reach("postgres")
         self._live_state = _Reach("flush_source")
-        self._troubled = _Troubled()
+        self._sieve = Sieve(repository)
+        self._size = batch
+        self._slowest_s = 0.0
         self._leased: set[str] = set()
         self._next_sweep = clock()
         self._failures = 0
@@ -144,7 +119,7 @@ class Flusher:
             backlog=self._backlog,
             failures=self._failures,
             last_ok=self._last_ok,
-            set_aside=len(self._troubled.set_aside),
+            set_aside=self._sieve.set_aside,
         )
 
     async def probe(self, timeout_s: float = 2.0) -> None:
@@ -178,9 +153,11 @@ class Flusher:
                 self._live_state.lost(error)
             except POSTGRES_AWAY as error:
                 self._postgres.lost(error)
+                self._take_less(error)
                 await self._step_back()
             else:
                 self._last_ok = self._clock()
+                self._take_more()
                 return True
             self._failures += 1
             return False
@@ -230,10 +207,11 @@ class Flusher:
         mine = [row for row in pools if await self._lease(row.pool)]
         # Also who flushes nothing says in `/readyz` whether Postgres is there.
         await (self._repository.write_pools(mine) if mine else self._repository.ping())
-        self._postgres.answered()
         for row in mine:
             await self._source.touch(row.pool)
             await self._drain(row.pool)
+        # Not before: one that answers, but takes no sessions, does not come back with each try.
+        self._postgres.answered()
         await self._look_at_backlog(pools)
 
     async def _lease(self, pool: str) -> bool:
@@ -247,39 +225,26 @@ class Flusher:
         waiting = (await self._source.backlog(pool)).sessions
         # Some come again at once: those that changed meanwhile, and those refused as old.
         most = waiting + self._batch
-        await Drain(self._source, self._write, pool, batch=self._batch, most=most).run()
+        await Drain(self._source, self._write, pool, batch=self._size, most=most).run()
 
     async def _write(self, rows: Sequence[PresenceRow]) -> list[Outcome]:
-        """Write all rows, those known as troublesome apart from the others."""
-        well, ill = self._troubled.apart(rows)
-        outcomes = await self._write_halving(well)
-        for row in ill:
-            outcomes += await self._write_alone(row)
+        began = self._clock()
+        outcomes = await self._sieve.write(rows)
+        self._slowest_s = max(self._slowest_s, self._clock() - began)
+        if outcomes:
+            self._postgres.answered()
         return outcomes
 
-    async def _write_halving(self, rows: Sequence[PresenceRow]) -> list[Outcome]:
-        """Write the rows; if one of them is unwritable, find it by halving, and write all others."""
-        try:
-            return await self._repository.write(rows)
-        except UnwritableRowsError:
-            if len(rows) == 1:
-                return await self._write_alone(rows[0])
-        middle = len(rows) // 2
-        return await self._write_halving(rows[:middle]) + await self._write_halving(rows[middle:])
+    def _take_less(self, error: Exception) -> None:
+        """A Postgres that is too slow for a batch may be quick enough for a smaller one."""
+        if isinstance(error, TOO_SLOW):
+            self._size = max(1, self._size // 4)
+        self._slowest_s = 0.0
 
-    async def _write_alone(self, row: PresenceRow) -> list[Outcome]:
-        """Write a row as it is, else repaired; no outcome if Postgres takes it in no form."""
-        trouble: UnwritableRowsError | None = None
-        for form in (row, *repairs(row)):
-            try:
-                outcomes = await self._repository.write([form])
-            except UnwritableRowsError as error:
-                trouble = trouble or error
-                continue
-            self._troubled.note_written(row, trouble)
-            return outcomes
-        self._troubled.note_set_aside(row, trouble or PersistenceError("refused"))
-        return []
+    def _take_more(self) -> None:
+        if self._slowest_s < QUICK_S:
+            self._size = min(self._batch, self._size * 2)
+        self._slowest_s = 0.0
 
     async def _look_at_backlog(self, pools: Sequence[PoolRow]) -> None:
         waiting = [await self._source.backlog(row.pool) for row in pools]

@@ -7,7 +7,7 @@ from operator import itemgetter
 
 import asyncpg
 
-from persistence.errors import UnwritableRowsError
+from persistence.errors import RefusedByTriggerError, UnwritableRowsError
 from persistence.patience import ANSWER_WITHIN_S, WORK_WITHIN_S, Connection, transaction
 from persistence.port import Outcome
 from persistence.rows import PoolRow, PresenceRow
@@ -55,6 +55,8 @@ class Repository:
         try:
             async with transaction(self._pool, self._work_s) as connection:
                 kept = await self._write(connection, ordered)
+        except asyncpg.RaiseError as error:
+            raise RefusedByTriggerError(str(error)) from error
         except _CONTENT_ERRORS as error:
             raise UnwritableRowsError(str(error)) from error
         if not kept:

@@ -106,6 +106,7 @@ class Wire:
     def __init__(self, port: int) -> None:
         self.url = ""
         self.port = port
+        self.pass_commits = 0
         self.cut_at_commits = 0
         self.cuts = 0
 
@@ -137,12 +138,18 @@ class Wire:
     async def _back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
-                if self.cut_at_commits and COMMITTED in data:
-                    self.cut_at_commits -= 1
-                    self.cuts += 1
+                if COMMITTED in data and self._is_to_be_cut():
                     return
                 writer.write(data)
                 await writer.drain()
+
+    def _is_to_be_cut(self) -> bool:
+        if self.pass_commits or not self.cut_at_commits:
+            self.pass_commits = max(0, self.pass_commits - 1)
+            return False
+        self.cut_at_commits -= 1
+        self.cuts += 1
+        return True
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
@@ -36,7 +36,10 @@ class Health(msgspec.Struct, frozen=True):
 
 
 class Readiness(msgspec.Struct, frozen=True):
-    """How this node is. `flush_lag_s` and `backlog` say how far Postgres is behind; null without Postgres."""
+    """How this node is. `flush_lag_s` and `backlog` say how far Postgres is behind; null without Postgres.
+
+    `flush_failures`: flushes of this node that failed; `set_aside`: sessions whose rows Postgres refuses.
+    """
 
     ready: bool
     redis: Literal["ok", "down"]
@@ -45,6 +48,8 @@ class Readiness(msgspec.Struct, frozen=True):
     draining: bool
     flush_lag_s: float | None
     backlog: int | None
+    flush_failures: int | None
+    set_aside: int | None
 
 
 @operation("GET", "/healthz", Access.ANYONE, answers={200: Health})
@@ -71,6 +76,8 @@ async def get_readiness(call: Call[None, None]) -> Answer:
         draining=node.draining,
         flush_lag_s=None if flush is None else flush.lag_s,
         backlog=None if flush is None else flush.backlog,
+        flush_failures=None if flush is None else flush.failures,
+        set_aside=None if flush is None else flush.set_aside,
     )
     return Answer(readiness, 200 if ready else 503)
 
@@ -120,6 +127,10 @@ def _of_the_node(node: Node) -> Iterator[Metric]:
             "presence_flush_lag_seconds", "Age of the oldest unwritten change", flush.lag_s
         )
         yield GaugeMetricFamily("presence_flush_backlog", "Sessions that wait to be written", flush.backlog)
+        yield GaugeMetricFamily(
+            "presence_flush_set_aside", "Sessions whose rows Postgres refuses", flush.set_aside
+        )
+        yield CounterMetricFamily("presence_flush_failures", "Flushes that failed", flush.failures)
 
 
 async def _of_the_pools(node: Node) -> list[Metric]:

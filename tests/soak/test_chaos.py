@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import signal
 import time
 from collections.abc import AsyncIterator
 
 import asyncpg
-import psutil
 import pytest
 
 from server.embedded import EmbeddedPostgres
@@ -21,14 +18,15 @@ from tests.e2e.test_cluster import start_cluster as start_cluster  # noqa: PLC04
 from tests.e2e.test_outage import StartServer, outage, prepare, settle, until_postgres, visited
 from tests.e2e.test_outage import start as start  # noqa: PLC0414 - the fixture
 from tests.node_api import NodeApi
+from tests.postgres_faults import frozen
 from tests.traffic import Traffic
 
 pytestmark = pytest.mark.soak
 
 CHAOS_S = 240.0
 PAUSE_S = (1.0, 6.0)
-# A statement and its rollback are given up after 30 s each.
-FROZEN_S = 75.0
+FROZEN_S = 40.0
+SAID_WITHIN_S = 15.0
 
 
 @pytest.mark.parametrize("seed", [11, 12, 13])
@@ -58,18 +56,21 @@ async def test_a_postgres_that_takes_everything_and_answers_nothing_holds_up_nob
         traffic = Traffic([api], seed=6)
         async with traffic.flowing():
             await traffic.until_more(100)
-            frozen = _processes_of(own_postgres)
-            _signal(frozen, signal.SIGSTOP)
-            try:
-                until, slowest_s = time.monotonic() + FROZEN_S, 0.0
-                while time.monotonic() < until:
+            with frozen(own_postgres):
+                since, slowest_s, said_after_s = time.monotonic(), 0.0, None
+                while time.monotonic() < since + FROZEN_S:
                     asked = time.monotonic()
-                    assert (await api.ready())[0] == 200
+                    status, ready = await api.ready()
+                    assert status == 200
                     slowest_s = max(slowest_s, time.monotonic() - asked)
+                    if said_after_s is None and ready["postgres"] == "down":
+                        said_after_s = time.monotonic() - since
                     await traffic.until_more(10)
-                assert (await api.ready())[1]["postgres"] == "down"
-            finally:
-                _signal(frozen, signal.SIGCONT)
+                _, ready = await api.ready()
+                assert ready["postgres"] == "down"
+                assert ready["flush_lag_s"] > FROZEN_S / 2
+            assert said_after_s is not None
+            assert said_after_s < SAID_WITHIN_S
             assert slowest_s < 2
             await until_postgres(api, "ok")
             await traffic.until_more(50)
@@ -182,14 +183,3 @@ async def test_whatever_dies_the_limit_holds_and_the_table_ends_as_the_truth(
         await connection.close()
     assert watch.most == LIMIT
     print(f"{len(stage.happened)} accidents, {traffic.answers} answers, {traffic.retries} asked again")
-
-
-def _processes_of(postgres: EmbeddedPostgres) -> list[int]:
-    """Postgres and its children, which have process groups of their own."""
-    parent = psutil.Process(postgres.pid)
-    return [postgres.pid, *(child.pid for child in parent.children())]
-
-
-def _signal(pids: list[int], number: signal.Signals) -> None:
-    for pid in pids:
-        os.kill(pid, number)

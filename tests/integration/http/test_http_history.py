@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import asyncpg
 import pytest
 
 from server.embedded import EmbeddedPostgres, EmbeddedRedis
@@ -132,6 +133,26 @@ async def test_with_postgres_away_the_living_are_served_and_the_past_is_503(
     assert (ready.json()["ready"], ready.json()["postgres"]) == (True, "down")
     assert ready.json()["backlog"] >= 1
     assert "presence_postgres_up 0.0" in (await api.call("GET", "/metrics")).text
+    await api.close()
+
+
+async def test_sessions_whose_rows_postgres_refuses_are_counted_and_postgres_is_fine(
+    serve: Serve, database_url: str
+) -> None:
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("alter table presence add constraint no_poison check (current_page <> 'poison')")
+    await connection.close()
+    node = await serve(database_url=database_url, flush_s=3600)
+    api = Api(node.url, TEST_API_KEY)
+    for name in ("anna", "ben"):
+        await api.open(name, current_page="poison" if name == "ben" else "home")
+    await flush(node)
+    ready = (await api.call("GET", "/readyz")).json()
+    told = {name: ready[name] for name in ("postgres", "backlog", "set_aside", "flush_failures")}
+    assert told == {"postgres": "ok", "backlog": 1, "set_aside": 1, "flush_failures": 0}
+    lines = (await api.call("GET", "/metrics")).text.splitlines()
+    assert "presence_flush_set_aside 1.0" in lines
+    assert "presence_flush_failures_total 0.0" in lines
     await api.close()
 
 

@@ -138,7 +138,7 @@ async def test_readiness_says_how_everything_is(api: Api) -> None:
     assert response.status_code == 200
     assert response.json() == {
         "ready": True, "redis": "ok", "postgres": "off", "recovering": False, "draining": False,
-        "flush_lag_s": None, "backlog": None,
+        "flush_lag_s": None, "backlog": None, "flush_failures": None, "set_aside": None,
     }  # fmt: skip
 
 
