@@ -315,8 +315,9 @@ async def perform(stage: Stage, redis_url: str) -> None:
         await stage.apis[0].configure(mode="paused")
         staying = [person.page for person in people if person.visitor is not None]
         waiting = await all_are_in_line_in_order(stage, redis, staying)
-        await stage.apis[1].configure(mode="open", limit=EVERYBODY)
+        await stage.apis[1].configure(mode="open", limit=EVERYBODY, offer_s=0)
         for page in waiting:
+            await page.show(visible=True)  # who was too slow for an offer sits out until then
             await page.until_state("granted", within_s=SETTLES_WITHIN_S)
     await judge(stage, observer, redis_url)
     print(

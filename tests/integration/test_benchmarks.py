@@ -14,7 +14,7 @@ ROWS = {
     "claims over HTTP",
     "claims through the store",
     "freed place at the next browser, p50",
-    "whole flush: Redis, Postgres, confirmation",
+    "whole flush of new sessions: Redis, Postgres, Redis",
 }
 
 

@@ -103,6 +103,7 @@ async def live_through(store: Store, pool: str) -> None:
     assert await store.cleanup(pool, 3600) == 0
     assert (await store.tick(pool)).pool == pool
     assert (await store.state(pool)).active == 1
+    assert (await store.forget(pool, anna)).erased == [anna]
 
 
 async def be_admitted(store: Store, pool: str, first: str, second: str) -> None:
