@@ -67,7 +67,7 @@ export const connect = (options, world = globalThis) => {
     mine.beat = setTimeout(beat, mine.every, mine);
     if (mine.guard) return;
     guard(mine, 9500);
-    mine.send({ type: "heartbeat", seq: ++mine.seq });
+    mine.send({ type: "heartbeat", seq: ++mine.seq, visible: wanted.visible });
   }
 
   // A duplicated tab finds its id locked.

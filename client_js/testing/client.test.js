@@ -82,7 +82,7 @@ describe("heartbeats", () => {
     const { world, socket } = start();
     socket.welcome({ heartbeat_s: 4 });
     world.pass(4000);
-    assert.deepEqual(socket.sent.at(-1), { type: "heartbeat", seq: 1 });
+    assert.deepEqual(socket.sent.at(-1), { type: "heartbeat", seq: 1, visible: true });
     world.pass(4000);
     assert.equal(socket.sent.at(-1).seq, 1);
     socket.say("ack", { seq: 1 });
@@ -238,7 +238,7 @@ describe("the page's own coming and going", () => {
     world.show(false);
     assert.deepEqual(socket.sent.at(-1), { type: "visible", visible: false });
     world.show(true);
-    assert.deepEqual(socket.sent.slice(-2), [{ type: "visible", visible: true }, { type: "heartbeat", seq: 1 }]);
+    assert.deepEqual(socket.sent.slice(-2), [{ type: "visible", visible: true }, { type: "heartbeat", seq: 1, visible: true }]);
   });
 
   test("a visible page accepts an offer by itself", () => {
