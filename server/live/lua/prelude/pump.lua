@@ -20,7 +20,7 @@ local function expire_permit(record)
   elseif record.ends_at and tonumber(record.ends_at) <= now then
     release(record, 'max_length', 'max_length')
   else
-    set(record, 'front_until', record.lost_at + ms(config.resume_s))
+    set(record, 'front_until', (record.lost_at or now) + ms(config.resume_s))
     release(record, 'expired', 'grace')
   end
 end
