@@ -26,6 +26,8 @@ class _Troubled:
 
     repaired: set[str] = field(default_factory=set)
     set_aside: set[str] = field(default_factory=set)
+    # Refusals of other rows since one was taken, over all batches: a slow Postgres gets batches of a single row.
+    refusals: int = 0
 
     def apart(self, rows: Sequence[PresenceRow]) -> tuple[Sequence[PresenceRow], Sequence[PresenceRow]]:
         """The rows of other sessions, and those of these."""
@@ -81,7 +83,6 @@ class _Sifting:
         self._repository = repository
         self._troubled = troubled
         self._aside: list[tuple[PresenceRow, UnwritableRowsError]] = []
-        self._refusals = 0
         self._is_known_as_ill = False
 
     async def write(self, rows: Sequence[PresenceRow]) -> list[Outcome]:
@@ -124,14 +125,15 @@ class _Sifting:
         try:
             outcomes = await self._repository.write(rows)
         except RefusedByTriggerError as error:
-            self._refusals += 1
-            if self._refusals > MOST_REFUSALS and not self._is_known_as_ill:
+            self._troubled.refusals += not self._is_known_as_ill
+            if self._troubled.refusals > MOST_REFUSALS:
                 self._judge(error)
             raise
-        self._refusals = 0
+        self._troubled.refusals = 0
         return outcomes
 
     def _judge(self, error: UnwritableRowsError) -> None:
         """A trigger that takes nothing is a Postgres that does not serve."""
+        self._troubled.refusals = 0
         if isinstance(error, RefusedByTriggerError) and error.__cause__ is not None:
             raise error.__cause__

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -24,7 +23,7 @@ from tests.contract.persistence_model import LiveModel, ended, row
 from tests.postgres_faults import break_off, frozen, read_only, troubled, wire_to
 
 WITHIN_S = 1.5
-STORM_S = float(os.environ.get("FLUSH_STORM_S", "20"))
+STORM_S = 20.0
 SESSIONS = 300
 PATIENCE_S = 60.0
 
@@ -65,7 +64,7 @@ async def flushed(flusher: Flusher, live: LiveModel) -> None:
 async def assert_truth(url: str, live: LiveModel, finished: dict[str, PresenceRow] | None = None) -> None:
     """The table has exactly the last state of everybody: of those who are here, and of those who finished."""
     pool = await connect(url)
-    stored = await Repository(pool).sessions("main", limit=100_000)
+    stored = await Repository(pool).sessions("main", limit=10_000_000)
     await pool.close()
     truth = {**(finished or {}), **live.sessions}
     assert {each.session_id: each._replace(metadata=None) for each in stored} == truth
@@ -204,6 +203,20 @@ async def test_a_row_that_somebodys_trigger_refuses_stops_nobody_else(url: str, 
     await assert_truth(url, live)
 
 
+async def test_a_trigger_that_takes_nothing_is_told_from_bad_rows_even_one_row_at_a_time(
+    url: str, live: LiveModel
+) -> None:
+    come(live)
+    async with flushing(url, live, batch=1) as flusher:
+        async with troubled(url, refuses=True):
+            assert not await flusher.flush_once()
+            assert flusher.status.postgres == "down"
+            assert flusher.status.set_aside < 40
+        await flushed(flusher, live)
+        assert flusher.status.set_aside == 0
+    await assert_truth(url, live)
+
+
 async def test_whoever_lost_the_lease_in_the_middle_harms_nobody(url: str, live: LiveModel) -> None:
     """Its write comes late, after that of the new holder, and moves nothing back."""
     come(live)
@@ -277,6 +290,10 @@ class Storm:
     async def _for_a_while(self) -> None:
         await asyncio.sleep(self._rng.uniform(0.1, 1.0))
 
+    async def pause(self) -> None:
+        """Until the next fault."""
+        await asyncio.sleep(self._rng.uniform(0, 0.5))
+
     async def restart(self) -> None:
         self._postgres.restart()
 
@@ -316,23 +333,27 @@ class Storm:
         self.live.leases.clear()
 
 
-@pytest.mark.timeout(STORM_S + 300)
 async def test_after_a_storm_of_every_fault_the_table_is_the_truth(
     own_postgres: EmbeddedPostgres, url: str, live: LiveModel
 ) -> None:
-    seed = int(os.environ.get("FLUSH_STORM_SEED", "5"))
-    storm, until = Storm(live, own_postgres, url, seed), time.monotonic() + STORM_S
+    await stormy_for(STORM_S, Storm(live, own_postgres, url, seed=5), url)
+
+
+async def stormy_for(seconds: float, storm: Storm, url: str) -> None:
+    """Traffic and faults for so long, with two flushers; then the table is the truth."""
+    live, until = storm.live, time.monotonic() + seconds
     async with flushing(url, live) as one, flushing(url, live, "node-2") as two:
         tasks = [asyncio.create_task(each) for each in (storm.traffic(), one.run(), two.run())]
         while time.monotonic() < until:
             await storm.something_happens()
-            await asyncio.sleep(random.Random(len(storm.happened)).uniform(0, 0.5))
+            await storm.pause()
             assert not [task for task in tasks if task.done()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         live.leases.clear()
         await flushed(one, live)
-    print(f"\n{len(storm.happened)} faults, {len(storm.finished)} finished, {one.status.failures} failures")
+    failures = one.status.failures + two.status.failures
+    print(f"\n{len(storm.happened)} faults, {len(storm.finished)} finished, {failures} flushes failed")
     assert len(storm.finished) > 50
     await assert_truth(url, live, storm.finished)
