@@ -7,7 +7,7 @@ import gc
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import structlog
@@ -42,8 +42,11 @@ class Server(uvicorn.Server):
     uvicorn's own answer to a signal closes every socket before the application hears of it.
     """
 
-    def __init__(self, app: App, settings: Settings) -> None:
+    def __init__(
+        self, app: App, settings: Settings, *, was_told_to_stop: Callable[[], bool] = lambda: False
+    ) -> None:
         super().__init__(_config(app, settings))
+        self._was_told_to_stop = was_told_to_stop
         self.node: Node = app.node
         self._up = asyncio.Event()
         self._drain_task: asyncio.Task[None] | None = None
@@ -94,6 +97,8 @@ class Server(uvicorn.Server):
         before = {number: signal.getsignal(number) for number in HANDLED_SIGNALS}
         for number in before:
             loop.add_signal_handler(number, self.stop)
+        if self._was_told_to_stop():
+            self.stop()
         try:
             yield
         finally:
@@ -102,12 +107,19 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def run(settings: Settings, sock: socket.socket, *, demo: bool = False) -> None:
+def run(
+    settings: Settings,
+    sock: socket.socket,
+    *,
+    demo: bool = False,
+    was_told_to_stop: Callable[[], bool] = lambda: False,
+) -> None:
     """Serve on `sock` until a signal comes. Exits with 3 if it can't start, with 1 if a loop dies.
 
-    SettingsError if the settings, or the Redis that they name, won't do.
+    `was_told_to_stop`: whether a signal came before this listens for them. SettingsError if the settings, or the Redis
+    that they name, won't do.
     """
-    server = Server(create_app(settings, demo=demo), settings)
+    server = Server(create_app(settings, demo=demo), settings, was_told_to_stop=was_told_to_stop)
     _spare_the_collector()
     try:
         server.run(sockets=[sock])

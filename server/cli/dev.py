@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import typer
 
@@ -44,15 +45,31 @@ class Running:
     url: str
 
 
+class Interrupt:
+    """Answers SIGINT and SIGTERM by a KeyboardInterrupt, and remembers that it did.
+
+    Python drops an exception that is raised while an object is finalized: then the server has to ask, or would run on.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._raise)
+
+    def _raise(self, _number: int, _frame: FrameType | None) -> None:
+        self.asked = True
+        raise KeyboardInterrupt
+
+
 def develop(port: int | None, folder: Path = FOLDER) -> None:
     """Start Redis, Postgres and the server; return when told to stop, with everything stopped."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupt = Interrupt()
     with suppress(KeyboardInterrupt):
-        _develop(port, folder)
+        _develop(port, folder, interrupt)
     typer.echo("Stopped.")
 
 
-def _develop(port: int | None, folder: Path) -> None:
+def _develop(port: int | None, folder: Path, interrupt: Interrupt) -> None:
     settings = _settings(port)
     place = choose(settings)
     with ExitStack() as stack:
@@ -69,12 +86,12 @@ def _develop(port: int | None, folder: Path) -> None:
         settings = _settings(sock.getsockname()[1], redis_url=redis.url, database_url=postgres.url)
         logs.configure(settings.log_level, settings.log_format)
         typer.echo(_welcome(url, redis, postgres, folder))
-        _run(settings, sock)
+        _run(settings, sock, interrupt)
 
 
-def _run(settings: Settings, sock: socket.socket) -> None:
+def _run(settings: Settings, sock: socket.socket, interrupt: Interrupt) -> None:
     try:
-        run(settings, sock, demo=True)
+        run(settings, sock, demo=True, was_told_to_stop=lambda: interrupt.asked)
     except SettingsError as error:
         raise CommandError(*error.problems, exit_code=MISUSED) from None
 

@@ -20,7 +20,7 @@ from server.settings import DEV_API_KEY
 from tests.commands import COMMAND, complaints, presence
 from tests.prerequisites import demand
 
-GONE_S = 30.0
+GONE_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)

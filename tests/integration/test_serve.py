@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import socket
+import sys
 import time
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
 from structlog.testing import capture_logs
 
+from server.app import create_app
+from server.cli.dev import Interrupt
 from server.embedded import EmbeddedRedis
 from server.node.loops import Loops
+from server.serve import Server
+from server.settings import Settings
 from tests.browser import Browser
 from tests.conftest import TEST_API_KEY, SpawnServer
 from tests.integration.conftest import MakeSite, Site
@@ -112,3 +120,32 @@ async def test_an_outage_of_redis_is_logged_once_and_costs_no_connection(
     assert (shown["online"], shown["interview"]["state"]) == (True, "granted")  # type: ignore[index]
     events = [line["event"] for line in lines]
     assert (events.count("redis_away"), events.count("redis_back")) == (1, 1)
+
+
+@pytest.fixture
+def interrupt() -> Iterator[Interrupt]:
+    """The answer to signals that `presence dev` has; afterwards they mean what they meant before."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield Interrupt()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+async def test_a_signal_whose_exception_python_drops_while_the_server_starts_stops_it_all_the_same(
+    interrupt: Interrupt, settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Finalized:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    dropped: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: dropped.append(lost.exc_type))
+    chosen = settings()
+    server = Server(create_app(chosen), chosen, was_told_to_stop=lambda: interrupt.asked)
+    del (unreachable := [Finalized()])[:]
+    assert dropped == [KeyboardInterrupt]
+    assert not unreachable
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        async with asyncio.timeout(BOUND_S):
+            await server.serve([sock])
+    assert not server.node_died
