@@ -49,6 +49,11 @@ def pytest_configure() -> None:
     os.environ[RUN_MARK] = uuid.uuid4().hex
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first: a browser test that comes last leaves all other workers idle."""
+    items.sort(key=lambda item: "e2e" not in item.path.parts)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail the run if a process that a test started is still there."""
