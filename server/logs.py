@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass
 from typing import Literal
 
 import structlog
@@ -12,6 +15,9 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 HIDDEN = "[hidden]"
 SECRET_FIELDS = frozenset({"token", "secret", "api_key", "key", "authorization", "password", "cookie"})
 QUIET_LIBRARIES = ("asyncio", "httpx", "httpcore")
+# Of one kind of line, errors apart: a reload of ten thousand pages, or somebody who guesses keys, fills no disk.
+MOST_OF_A_KIND = 1000
+WITHIN_S = 10.0
 
 
 def configure(level: str, style: Literal["console", "json"]) -> None:
@@ -24,7 +30,7 @@ def configure(level: str, style: Literal["console", "json"]) -> None:
         hide_secrets,
     ]
     structlog.configure(
-        processors=[*before, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[Sampler(), *before, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
@@ -44,6 +50,49 @@ def hide_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
     for name in SECRET_FIELDS & event.keys():
         event[name] = HIDDEN
     return event
+
+
+@dataclass(slots=True)
+class _Window:
+    """The lines of one kind since `began`."""
+
+    began: float
+    lines: int = 0
+
+
+class Sampler:
+    """Lets pass `most` lines of a kind within `within_s`; the first one after that says how many were left out.
+
+    Errors always pass. `clock` is seconds.
+    """
+
+    def __init__(
+        self,
+        most: int = MOST_OF_A_KIND,
+        within_s: float = WITHIN_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._most = most
+        self._within_s = within_s
+        self._clock = clock
+        self._windows: dict[str, _Window] = {}
+
+    def __call__(self, _logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        """Pass the line on, or drop it."""
+        if method not in ("error", "critical", "exception"):
+            self._count(str(event.get("event")), event)
+        return event
+
+    def _count(self, kind: str, event: MutableMapping[str, object]) -> None:
+        now = self._clock()
+        window = self._windows.setdefault(kind, _Window(now))
+        if now >= window.began + self._within_s:
+            if window.lines > self._most:
+                event["left_out"] = window.lines - self._most
+            window.began, window.lines = now, 0
+        window.lines += 1
+        if window.lines > self._most:
+            raise structlog.DropEvent
 
 
 def _rendering(style: Literal["console", "json"]) -> list[Processor]:

@@ -71,3 +71,34 @@ def test_an_error_is_one_json_line_with_its_trace(capsys: pytest.CaptureFixture[
         structlog.get_logger("ours").exception("failed")
     (line,) = lines(capsys)
     assert "ValueError: broken" in str(line["exception"])
+
+
+def test_of_one_kind_so_many_lines_are_written_and_the_next_says_how_many_were_not() -> None:
+    now = 0.0
+    sampler = logs.Sampler(most=2, within_s=10, clock=lambda: now)
+
+    def passes(kind: str, method: str = "info") -> dict[str, object] | None:
+        try:
+            return dict(sampler(None, method, {"event": kind}))
+        except structlog.DropEvent:
+            return None
+
+    assert [passes("granted"), passes("granted")] == [{"event": "granted"}] * 2
+    assert [passes("granted"), passes("granted"), passes("granted")] == [None] * 3
+    assert passes("released") == {"event": "released"}
+    assert passes("granted", "error") == {"event": "granted"}
+    now = 10.0
+    assert passes("granted") == {"event": "granted", "left_out": 3}
+    assert passes("granted") == {"event": "granted"}
+
+
+def test_the_sampler_stands_in_front_of_our_own_lines(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure("info", "json")
+    for number in range(logs.MOST_OF_A_KIND + 50):
+        structlog.get_logger("ours").info("flood", number=number)
+    structlog.get_logger("ours").error("flood")
+    written = lines(capsys)
+    assert len(written) == logs.MOST_OF_A_KIND + 1
+    assert written[-1]["level"] == "error"
