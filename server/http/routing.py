@@ -97,9 +97,10 @@ class Call(Generic[Body, Query]):
 
 @dataclass(slots=True, frozen=True)
 class Answer:
-    """What a handler gives back. The body is a struct, bytes of the operation's media type, or None."""
+    """What a handler gives back. The body is a struct, bytes of the operation's media type, or None; or a response
+    that is ready, e.g. one that streams, which gets our headers but keeps its status and media type."""
 
-    body: msgspec.Struct | bytes | None = None
+    body: msgspec.Struct | bytes | Response | None = None
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -179,6 +180,9 @@ class Operation:
             raise InvalidError(f"In the query: {_in_words(error)}.") from error
 
     def _response(self, answer: Answer) -> Response:
+        if isinstance(answer.body, Response):
+            answer.body.headers.update({**_HEADERS, **answer.headers})
+            return answer.body
         body = msgspec.json.encode(answer.body) if isinstance(answer.body, msgspec.Struct) else answer.body
         media_type = None if body is None else self.media_type
         return Response(body, answer.status, {**_HEADERS, **answer.headers}, media_type=media_type)
