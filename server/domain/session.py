@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from enum import StrEnum
 from typing import Annotated, Any
@@ -12,7 +11,6 @@ import msgspec
 # Python's `$` would also match before a final newline; the look-ahead is valid in JSON Schema too.
 _END = r"$(?!\n)"
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,127}" + _END
-_ID = re.compile(ID_PATTERN)
 
 Id = Annotated[str, msgspec.Meta(pattern=ID_PATTERN, description="1-128 of A-Z a-z 0-9 _ . : @ -")]
 LANGUAGE_PATTERN = r"^[A-Za-z]{2,3}([_-][A-Za-z0-9]{2,8})*" + _END
@@ -61,11 +59,6 @@ class ConnectionKind(StrEnum):
 
     WS = "ws"
     HTTP = "http"
-
-
-def is_id(text: str) -> bool:
-    """Whether `text` may serve as a session, user or pool id."""
-    return _ID.match(text) is not None
 
 
 def new_session_id() -> str:

@@ -1,4 +1,4 @@
-"""Operations, declared with the types that validate them; OpenAPI can come from the same declarations."""
+"""Operations, declared with the types that validate them; the OpenAPI document is made of the same declarations."""
 
 from __future__ import annotations
 
@@ -11,26 +11,19 @@ from itertools import groupby
 from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
 import msgspec
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from server.domain.errors import RedisAwayError, UnknownSessionError
 from server.domain.pool import DEFAULT_POOL
-from server.domain.session import ID_PATTERN, PATTERNS_IN_WORDS, Id, is_id
+from server.domain.session import Id
 from server.http.auth import Access, ApiKeyPrincipal, Principal, SessionPrincipal, admit
-from server.http.problems import (
-    ForbiddenError,
-    InvalidError,
-    MethodNotAllowedError,
-    TooLargeError,
-    UnparsableError,
-    problem_response,
-)
+from server.http.problems import ForbiddenError, MethodNotAllowedError, problem_response
+from server.http.validation import check_path, decoded, query_of, read_body
 from server.node.node import Node
 
-BODY_MAX_BYTES = 64 * 1024
 # Another node may need a second to notice that Redis lost its memory, and to tell it of its own sessions.
 RECOVERY_PAUSES_S = (0.1, 0.2, 0.4, 0.8, 0.8)
 JSON = "application/json"
@@ -144,10 +137,10 @@ class Operation:
         """Admit, validate, call the handler, encode its answer."""
         node: Node = request.app.state.node
         principal = admit(request, node, self.access)
-        _check_ids(request)
-        query = self._query(request)
+        check_path(request)
+        query = None if self.types[1] is type(None) else query_of(request, self.types[1])
         _check_pool(principal, getattr(query, "pool", None))
-        body = None if self._body is None else _decoded(self._body, await _read(request))
+        body = None if self._body is None else decoded(self._body, await read_body(request))
         return self._response(await self._handle(Call(request, node, principal, body, query)))
 
     async def _handle(self, call: AnyCall) -> Answer:
@@ -170,14 +163,6 @@ class Operation:
         raise RedisAwayError(
             "Redis has lost its memory and does not know the session again yet; try again soon."
         )
-
-    def _query(self, request: Request) -> Any:  # noqa: ANN401 - the type is the handler's
-        if self.types[1] is type(None):
-            return None
-        try:
-            return msgspec.convert(dict(request.query_params), self.types[1], strict=False)
-        except msgspec.ValidationError as error:
-            raise InvalidError(f"In the query: {_in_words(error)}.") from error
 
     def _response(self, answer: Answer) -> Response:
         if isinstance(answer.body, Response):
@@ -234,44 +219,6 @@ def routes_of(operations: Iterable[Operation]) -> list[Route]:
     return [Route(path, Endpoint(group)) for path, group in by_path]
 
 
-def _check_ids(request: Request) -> None:
-    for name in ("session_id", "pool"):
-        value = request.path_params.get(name)
-        if value is not None and not is_id(value):
-            raise InvalidError(f"{name} in the path must be {PATTERNS_IN_WORDS[ID_PATTERN]}.")
-
-
 def _check_pool(principal: Principal, named: str | None) -> None:
     if isinstance(principal, SessionPrincipal) and named not in (None, principal.verified.claims.pool):
         raise ForbiddenError("A session token opens its own pool only.")
-
-
-async def _read(request: Request) -> bytes:
-    """The body; TooLargeError as soon as it is longer than it may be."""
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > BODY_MAX_BYTES:
-                raise TooLargeError(f"The body must be at most {BODY_MAX_BYTES} bytes long.")
-    except ClientDisconnect as error:
-        raise UnparsableError("The client left before the body was complete.") from error
-    return bytes(body)
-
-
-def _decoded(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:  # noqa: ANN401 - the type is the handler's
-    """An empty body means `{}`. Text that is no UTF-8 and absurd nesting come as errors of their own."""
-    try:
-        return decoder.decode(body or b"{}")
-    except msgspec.ValidationError as error:
-        raise InvalidError(f"In the body: {_in_words(error)}.") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UnparsableError(f"The body is not JSON: {error}.") from error
-
-
-def _in_words(error: msgspec.ValidationError) -> str:
-    """What msgspec says, but for its regular expressions."""
-    said = str(error)
-    for pattern, words in PATTERNS_IN_WORDS.items():
-        said = said.replace(f"`str` matching regex {pattern!r}", words)
-    return said

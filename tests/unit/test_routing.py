@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import httpx
 import msgspec
@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 
 from server.domain import errors
 from server.domain.origins import Origins
+from server.domain.pool import Mode
 from server.domain.token import TokenClaims, Tokens
 from server.http import problems
 from server.http.addresses import public_url, websocket_url
@@ -38,11 +39,13 @@ class Toy(Input, frozen=True):
     name: str
     size: int = 1
     free: dict[str, Any] | None = None
+    taste: Literal["sweet", "sour"] | None = None
 
 
 class ToyParams(PoolParams, frozen=True):
     limit: Annotated[int, msgspec.Meta(ge=1, le=10)] = 5
     online: bool | None = None
+    mode: Mode | None = None
 
 
 class Echo(msgspec.Struct, frozen=True):
@@ -173,12 +176,22 @@ async def test_a_body_with_missing_wrong_or_unknown_fields_is_422(
         "pool=no%20spaces",
         "pool=a%0A",
         "colour=red",
+        "limit=2&limit=3",
     ],
 )
 async def test_a_query_with_wrong_or_unknown_parameters_is_422(client: httpx.AsyncClient, query: str) -> None:
     assert is_problem(
         await client.post(f"/toys?{query}", json={"name": "a"}, headers=AS_SERVER), 422, "invalid"
     )
+
+
+async def test_a_wrong_choice_is_told_the_right_ones(client: httpx.AsyncClient) -> None:
+    response = await client.post("/toys?mode=ajar", json={"name": "a"}, headers=AS_SERVER)
+    assert response.json()["detail"] == (
+        "In the query: Invalid enum value 'ajar' - at `$.mode`: it may be open, paused, closed."
+    )
+    response = await client.post("/toys", json={"name": "a", "taste": "bitter"}, headers=AS_SERVER)
+    assert response.json()["detail"].endswith("at `$.taste`: it may be sweet, sour.")
 
 
 async def test_a_body_over_64_kib_is_413(client: httpx.AsyncClient) -> None:

@@ -174,9 +174,9 @@ async def test_the_sockets_of_the_person_are_closed_with_4410(api: Api, node: Se
 async def test_an_id_of_the_old_system_is_forgotten_whatever_it_holds(
     api: Api, sql: asyncpg.Connection[asyncpg.Record]
 ) -> None:
-    for number, user_id in enumerate(("Anna Müller", "team/anna", "50% anna?")):
+    for number, user_id in enumerate(("Anna Müller", "team/anna", "50% anna?", "two\nlines\n")):
         await sql.execute("insert into presence (session_id, user_id) values ($1, $2)", f"s{number}", user_id)
-    for quoted in ("Anna%20M%C3%BCller", "team%2Fanna", "50%25%20anna%3F"):
+    for quoted in ("Anna%20M%C3%BCller", "team%2Fanna", "50%25%20anna%3F", "two%0Alines%0A"):
         assert await forget(api, quoted) == 1
     assert await users(sql) == []
 
