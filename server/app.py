@@ -33,6 +33,7 @@ from server.live.store import NodeTimings, Store
 from server.node.endpoint import WebSocketEndpoint
 from server.node.loops import running
 from server.node.node import Node
+from server.pages.dashboard import routes as dashboard_routes
 from server.pages.demo import routes as demo_routes
 from server.settings import Settings, SettingsError
 
@@ -89,7 +90,7 @@ def _node(settings: Settings) -> Node:
 
 
 def _routes(*, demo: bool) -> list[BaseRoute]:
-    return [*routes(development=demo), *(demo_routes() if demo else ())]
+    return [*routes(development=demo), *dashboard_routes(), *(demo_routes() if demo else ())]
 
 
 @asynccontextmanager

@@ -17,6 +17,11 @@ def public_url(request: Request, settings: Settings) -> str:
     """The base address without a trailing slash. Only a trusted proxy may say that it differs from the request's."""
     if settings.public_url is not None:
         return settings.public_url.rstrip("/")
+    return asked_url(request, settings)
+
+
+def asked_url(request: Request, settings: Settings) -> str:
+    """The base address that the browser asked, whatever is configured; a trusted proxy tells it if it changed it."""
     scheme, host = request.url.scheme, request.headers.get("host", "")
     if request.client is not None and TrustedProxies(settings.trusted_proxies).trusts(request.client.host):
         scheme = _forwarded(request, "x-forwarded-proto") or scheme
@@ -24,6 +29,12 @@ def public_url(request: Request, settings: Settings) -> str:
     if scheme not in _SCHEMES or not _HOST.match(host):
         return str(request.base_url).rstrip("/")
     return f"{scheme}://{host}"
+
+
+def client_address(request: Request, settings: Settings) -> str:
+    """The client's address, as far as trusted proxies tell it."""
+    peer = "" if request.client is None else request.client.host
+    return TrustedProxies(settings.trusted_proxies).client(peer, request.headers.getlist("x-forwarded-for"))
 
 
 def websocket_url(base: str) -> str:

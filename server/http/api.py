@@ -38,6 +38,12 @@ async def go_to_demo(call: Call[None, None]) -> Answer:  # noqa: ARG001 - there 
     return Answer(status=307, headers={"Location": "/demo"})
 
 
+@operation("GET", "/", Access.ANYONE, answers={307: None})
+async def go_to_dashboard(call: Call[None, None]) -> Answer:  # noqa: ARG001 - there is nothing to look at
+    """Lead an operator to the dashboard."""
+    return Answer(status=307, headers={"Location": "/dashboard"})
+
+
 def routes(*, development: bool = False) -> list[Route]:
     """Starlette's routes for all operations. They find the node in `app.state.node`."""
-    return routes_of((*OPERATIONS, go_to_demo) if development else OPERATIONS)
+    return routes_of((*OPERATIONS, go_to_demo if development else go_to_dashboard))

@@ -11,9 +11,15 @@ from pydantic import SecretStr
 from starlette.requests import Request
 
 from server.domain.errors import BadTokenError
+from server.domain.sign_in import SignIns
 from server.domain.token import Verified
 from server.http.problems import BadCredentialError, ExpiredTokenError, ForbiddenError, NoCredentialError
 from server.node.node import Node
+from server.settings import Settings
+
+COOKIE = "presence_dashboard"
+# A header that no other site's page can set without asking first, and CORS never allows it.
+CSRF_HEADER = "X-Presence-CSRF"
 
 
 class Access(Enum):
@@ -37,7 +43,9 @@ class Anyone(msgspec.Struct, frozen=True):
 
 
 class ApiKeyPrincipal(msgspec.Struct, frozen=True):
-    """A server or an operator."""
+    """A server or an operator. `actor`: what the events name as the origin of a change."""
+
+    actor: str = "api"
 
 
 class SessionPrincipal(msgspec.Struct, frozen=True):
@@ -67,13 +75,35 @@ def authenticate(request: Request, node: Node) -> ApiKeyPrincipal | SessionPrinc
     """Who is asking. NoCredentialError, or BadCredentialError if it is neither API key nor token of ours."""
     credential = _bearer(request)
     if credential is None:
-        raise NoCredentialError
-    if _is_one_of(credential, node.settings.api_key):
+        return _by_cookie(request, node)
+    if is_one_of(credential, node.settings.api_key):
         return ApiKeyPrincipal()
     try:
         return SessionPrincipal(node.tokens.verify(credential, time.time()))
     except BadTokenError as error:
         raise BadCredentialError from error
+
+
+def sign_ins(settings: Settings) -> SignIns:
+    """The sign-ins of the dashboard that this server answers for."""
+    return SignIns(
+        [secret.get_secret_value() for secret in settings.secret],
+        [key.get_secret_value() for key in settings.api_key],
+    )
+
+
+def _by_cookie(request: Request, node: Node) -> ApiKeyPrincipal:
+    """Somebody who signed in to the dashboard. A browser sends the cookie by itself: so it must add a header."""
+    cookie = request.cookies.get(COOKIE)
+    if cookie is None:
+        raise NoCredentialError
+    if not request.headers.get(CSRF_HEADER):
+        raise ForbiddenError(f"With the cookie of the dashboard goes the header {CSRF_HEADER}: 1.")
+    try:
+        sign_ins(node.settings).check(cookie, time.time())
+    except BadTokenError as error:
+        raise BadCredentialError(str(error)) from error
+    return ApiKeyPrincipal(actor="dashboard")
 
 
 def _check_token(principal: SessionPrincipal, request: Request, access: Access) -> None:
@@ -93,7 +123,7 @@ def _admit_to_metrics(request: Request, node: Node) -> Principal:
     credential = _bearer(request)
     if credential is None:
         raise NoCredentialError
-    if not _is_one_of(credential, (key, *node.settings.api_key)):
+    if not is_one_of(credential, (key, *node.settings.api_key)):
         raise BadCredentialError
     return ApiKeyPrincipal()
 
@@ -103,7 +133,7 @@ def _bearer(request: Request) -> str | None:
     return credential.strip() or None if scheme.lower() == "bearer" else None
 
 
-def _is_one_of(credential: str, keys: tuple[SecretStr, ...]) -> bool:
+def is_one_of(credential: str, keys: tuple[SecretStr, ...]) -> bool:
     """Compares in constant time, and with every key unless one fits."""
     given = credential.encode()
     return any(hmac.compare_digest(given, key.get_secret_value().encode()) for key in keys)

@@ -9,9 +9,9 @@ import msgspec
 
 from server.domain.errors import UnknownPoolError
 from server.domain.pool import Capacity, PoolChanges, PoolConfig
-from server.http.auth import Access
+from server.http.auth import Access, ApiKeyPrincipal
 from server.http.problems import InvalidError
-from server.http.routing import Answer, Call, Input, Operation, PoolParams, operation
+from server.http.routing import Answer, Call, Input, Operation, Params, PoolParams, operation
 from server.settings import Settings
 
 ACTOR = "api"
@@ -29,6 +29,18 @@ class Cleaned(msgspec.Struct, frozen=True):
     """How many sessions were abandoned."""
 
     abandoned: int
+
+
+class PoolNames(msgspec.Struct, frozen=True):
+    """The names of all pools, sorted."""
+
+    pools: list[str]
+
+
+@operation("GET", "/v1/pools", Access.KEY, answers={200: PoolNames})
+async def list_pools(call: Call[None, Params]) -> Answer:
+    """List the pools that there are."""
+    return Answer(PoolNames(await call.node.store.pool_names()))
 
 
 @operation("GET", "/v1/capacity", Access.KEY_OR_OWN_TOKEN, answers={200: Capacity}, errors=(404,))
@@ -54,7 +66,8 @@ async def change_pool(call: Call[PoolChanges, PoolParams]) -> Answer:
     problems = list(impossible(wanted, call.node.settings))
     if problems:
         raise InvalidError(" ".join(problems))
-    return Answer(await call.node.store.configure(call.pool, call.body, actor=ACTOR))
+    actor = call.principal.actor if isinstance(call.principal, ApiKeyPrincipal) else ACTOR
+    return Answer(await call.node.store.configure(call.pool, call.body, actor=actor))
 
 
 @operation("POST", "/v1/cleanup", Access.KEY, answers={200: Cleaned}, errors=(404,))
@@ -63,7 +76,7 @@ async def clean_up(call: Call[CleanupBody, PoolParams]) -> Answer:
     return Answer(Cleaned(await call.node.store.cleanup(call.pool, call.body.hours * 3600)))
 
 
-OPERATIONS: tuple[Operation, ...] = (get_capacity, get_pool, change_pool, clean_up)
+OPERATIONS: tuple[Operation, ...] = (list_pools, get_capacity, get_pool, change_pool, clean_up)
 
 
 def impossible(config: PoolConfig, settings: Settings) -> Iterator[str]:
