@@ -27,6 +27,7 @@ from server.domain.sentences import Sentences
 from server.domain.token import Tokens
 from server.http.api import EXCEPTION_HANDLERS, routes
 from server.http.cors import Cors
+from server.http.request_ids import RequestIds
 from server.live.connect import connect as connect_redis
 from server.live.dirty import StoreDirtySessions
 from server.live.store import NodeTimings, Store
@@ -65,7 +66,7 @@ def create_app(settings: Settings, *, demo: bool = False) -> App:
         routes=_routes(demo=demo), lifespan=_lifespan, exception_handlers=dict(EXCEPTION_HANDLERS)
     )
     http.state.node = node
-    return App(node, WebSocketEndpoint(node, origins.allows, proxies), Cors(http, origins))
+    return App(node, WebSocketEndpoint(node, origins.allows, proxies), Cors(RequestIds(http), origins))
 
 
 def _node(settings: Settings) -> Node:

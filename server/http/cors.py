@@ -13,7 +13,7 @@ _PREFLIGHT = {
     "Access-Control-Allow-Headers": "Authorization, Content-Type, Last-Event-ID",
     "Access-Control-Max-Age": "7200",
 }
-_EXPOSED = "ETag, Retry-After, WWW-Authenticate"
+_EXPOSED = "ETag, Retry-After, WWW-Authenticate, X-Request-ID"
 _VARY = "Origin"
 
 

@@ -110,13 +110,17 @@ STATUS: dict[type[errors.PresenceError], HTTPStatus] = {
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of every error. `code` names it to programs, `detail` explains it to people."""
+    """The body of every error. `code` names it to programs, `detail` explains it to people.
+
+    `request_id` is the answer's `X-Request-ID`, and stands in the line that the log has of it.
+    """
 
     type: str = "about:blank"
     title: str
     status: int
     detail: str
     code: str
+    request_id: str | None = None
 
 
 def status_of(error: errors.PresenceError) -> HTTPStatus:
@@ -127,15 +131,18 @@ def status_of(error: errors.PresenceError) -> HTTPStatus:
 def problem_response(error: Exception, request: Request) -> Response:
     """The answer to a request that failed with `error`. Writes one log line, and shows no internals."""
     if not isinstance(error, errors.PresenceError):
-        log.error("request_failed", method=request.method, path=request.url.path, exc_info=error)
+        log.error("request_failed", method=request.method, path=_path(request), exc_info=error)
         return _response(
-            HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "Something went wrong here; it was logged."
+            request,
+            HTTPStatus.INTERNAL_SERVER_ERROR,
+            "internal",
+            "Something went wrong here; it was logged.",
         )
     status = status_of(error)
     log.info(
-        "request_refused", method=request.method, path=request.url.path, status=status.value, code=error.code
+        "request_refused", method=request.method, path=_path(request), status=status.value, code=error.code
     )
-    return _response(status, error.code, _detail(error), _headers(error, status))
+    return _response(request, status, error.code, _detail(error), _headers(error, status))
 
 
 async def routing_problem(request: Request, error: Exception) -> Response:
@@ -145,6 +152,12 @@ async def routing_problem(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         return problem_response(MethodNotAllowedError((error.headers or {}).get("Allow", "")), request)
     return problem_response(error, request)
+
+
+def _path(request: Request) -> str:
+    """The path as the log may have it: without the name of a person."""
+    path, user_id = str(request.scope["path"]), request.path_params.get("user_id")
+    return path if user_id is None else path.replace(user_id, "{user_id}")
 
 
 def _detail(error: errors.PresenceError) -> str:
@@ -164,7 +177,15 @@ def _headers(error: errors.PresenceError, status: HTTPStatus) -> dict[str, str]:
     return {}
 
 
-def _response(status: HTTPStatus, code: str, detail: str, headers: dict[str, str] | None = None) -> Response:
-    problem = Problem(title=status.phrase, status=status.value, detail=detail, code=code)
+def _response(
+    request: Request, status: HTTPStatus, code: str, detail: str, headers: dict[str, str] | None = None
+) -> Response:
+    problem = Problem(
+        title=status.phrase,
+        status=status.value,
+        detail=detail,
+        code=code,
+        request_id=getattr(request.state, "request_id", None),
+    )
     headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"} | (headers or {})
     return Response(msgspec.json.encode(problem), status.value, headers, media_type=MEDIA_TYPE)

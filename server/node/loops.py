@@ -11,6 +11,7 @@ import structlog
 from msgspec import structs
 
 from server.domain.errors import PresenceError
+from server.domain.events import Event
 from server.domain.messages import Close, encode
 from server.domain.pool import DEFAULT_POOL, PoolChanges, PoolConfig, PoolState
 from server.live.follower import Follower
@@ -21,6 +22,7 @@ from server.node.hub import LocalPool, Member
 from server.node.node import Node
 from server.node.recovery import recover
 from server.node.refusals import RefusedError, refuse
+from server.node.scribe import Scribe
 
 log = structlog.get_logger(__name__)
 
@@ -60,8 +62,13 @@ class Loops:
         self._group = group
         self._tasks: list[asyncio.Task[None]] = []
         self._adopted: set[str] = set()
-        fanout = Fanout(node.hub)
-        self._follower = Follower(node.store, on_event=fanout.on_event, on_resync=fanout.on_resync)
+        self._fanout = Fanout(node.hub)
+        self._scribe = Scribe(node.store)
+        self._follower = Follower(node.store, on_event=self._on_event, on_resync=self._fanout.on_resync)
+
+    def _on_event(self, pool: str, event: Event) -> None:
+        self._fanout.on_event(pool, event)
+        self._scribe.on_event(pool, event)
 
     async def start(self) -> None:
         """Start them, with the pools that there are by now."""
@@ -111,6 +118,7 @@ class Loops:
         pool = self._hub.pool(name)
         pool.config = config
         self._follower.watch(name)
+        self._run(f"log {name}", self._scribe.hold(name))
         self._run(f"tick {name}", self._tick(pool))
         self._run(f"capacity {name}", self._capacity(pool))
         self._run(f"line {name}", self._line(pool))
