@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Annotated
+from typing import Annotated, cast
 
 import msgspec
+from msgspec.inspect import StructType, type_info
 
 from server.domain.interview import Interview
 from server.domain.pool import Capacity
@@ -154,7 +155,14 @@ class ErrorMessage(_ToBrowser, frozen=True, tag="error", omit_defaults=True):
 ToBrowser = Welcome | Ack | TokenMessage | Drain | ErrorMessage | Interview | Capacity
 
 _encode = msgspec.json.Encoder().encode
-_PREFIX = {Interview: b'{"type":"interview",', Capacity: b'{"type":"capacity",'}
+# Untagged in HTTP.
+_UNTAGGED: dict[type, str] = {Interview: "interview", Capacity: "capacity"}
+_PREFIX = {kind: f'{{"type":"{name}",'.encode() for kind, name in _UNTAGGED.items()}
+
+
+def type_of(kind: type) -> str:
+    """The `type` of the messages of this kind."""
+    return _UNTAGGED.get(kind) or str(cast("StructType", type_info(kind)).tag)
 
 
 def encode(message: ToBrowser) -> str:

@@ -10,12 +10,12 @@ import msgspec
 
 from persistence.analytics import Analytics, DurationRow, EndingRow, LanguageDayRow, LanguageRow, WaitRow
 from persistence.errors import POSTGRES_AWAY
+from persistence.patience import QUESTION_WITHIN_S
 from server.domain.times import iso
 from server.http.auth import Access
 from server.http.problems import HistoryAwayError
 from server.http.routing import Answer, AnyCall, Call, Operation, PoolParams, operation
 
-PATIENCE_S = 20.0
 NO_HISTORY = "This server keeps no history: DATABASE_URL is not set."
 NO_ANSWER = "Postgres does not answer: the history can't be read now."
 
@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 class Span(PoolParams, frozen=True):
     """Which part of the history: so many days (UTC), of which today is the last."""
 
-    days: Annotated[int, msgspec.Meta(ge=1, le=3660)] = 28
+    days: Annotated[int, msgspec.Meta(ge=1, le=3660, description="The last so many days, with today.")] = 28
 
 
 class Languages(msgspec.Struct, frozen=True):
@@ -99,8 +99,7 @@ class Endings(msgspec.Struct, frozen=True):
 async def get_languages(call: Call[None, Span]) -> Answer:
     """See who came, by language and by day: sessions, interviews, completed sessions."""
     history, days = _history(call), call.query.days
-    languages = await _unless_away(history.languages(call.pool, days))
-    by_day = await _unless_away(history.language_days(call.pool, days))
+    languages, by_day = await _unless_away(_languages(history, call.pool, days))
     return Answer(Languages(call.pool, days, languages, by_day))
 
 
@@ -153,6 +152,12 @@ OPERATIONS: tuple[Operation, ...] = (
 )
 
 
+async def _languages(
+    history: Analytics, pool: str, days: int
+) -> tuple[list[LanguageRow], list[LanguageDayRow]]:
+    return await history.languages(pool, days), await history.language_days(pool, days)
+
+
 def _history(call: AnyCall) -> Analytics:
     if call.node.analytics is None:
         raise HistoryAwayError(NO_HISTORY)
@@ -161,7 +166,7 @@ def _history(call: AnyCall) -> Analytics:
 
 async def _unless_away(asking: Awaitable[Result]) -> Result:
     try:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(QUESTION_WITHIN_S):
             return await asking
     except POSTGRES_AWAY as error:
         raise HistoryAwayError(NO_ANSWER) from error

@@ -3,17 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
+from functools import cache
 from typing import Any
 
+import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from server.http import analytics, files, health, interviews, plan, pools, sessions, users
+from server.http import (
+    analytics,
+    files,
+    fixed,
+    health,
+    interviews,
+    openapi,
+    plan,
+    pools,
+    protocol,
+    sessions,
+    users,
+)
 from server.http.auth import Access
+from server.http.fixed import Fixed
 from server.http.problems import routing_problem
 from server.http.routing import Answer, Call, Operation, operation, routes_of
+
+# Programs may read it from any page, and ask each time whether it is still the same.
+_HEADERS = {"Access-Control-Allow-Origin": "*", "Cache-Control": "public, no-cache"}
+
+
+@operation("GET", "/openapi.json", Access.ANYONE, answers={200: bytes, 304: None})
+async def get_openapi(call: Call[None, None]) -> Answer:
+    """Get this description of the API, as OpenAPI 3.1."""
+    return fixed.answer(call, _openapi(), _HEADERS)
+
 
 OPERATIONS: tuple[Operation, ...] = (
     *health.OPERATIONS,
@@ -24,6 +49,8 @@ OPERATIONS: tuple[Operation, ...] = (
     *analytics.OPERATIONS,
     *users.OPERATIONS,
     *plan.OPERATIONS,
+    get_openapi,
+    *protocol.OPERATIONS,
 )
 
 EXCEPTION_HANDLERS: Mapping[Any, Callable[[Request, Exception], Coroutine[Any, Any, Response]]] = {
@@ -42,6 +69,11 @@ async def go_to_demo(call: Call[None, None]) -> Answer:  # noqa: ARG001 - there 
 async def go_to_dashboard(call: Call[None, None]) -> Answer:  # noqa: ARG001 - there is nothing to look at
     """Lead an operator to the dashboard."""
     return Answer(status=307, headers={"Location": "/dashboard"})
+
+
+@cache
+def _openapi() -> Fixed:
+    return Fixed.of(msgspec.json.encode(openapi.document(OPERATIONS)))
 
 
 def routes(*, development: bool = False) -> list[Route]:

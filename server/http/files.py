@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-import msgspec
-
+from server.http import fixed
 from server.http.auth import Access
+from server.http.fixed import Fixed
 from server.http.problems import NotFoundError
 from server.http.routing import Answer, Call, Operation, operation
 
@@ -23,13 +22,6 @@ _HEADERS = {
     "Cache-Control": "public, no-cache",
     "Cross-Origin-Resource-Policy": "cross-origin",
 }
-
-
-class ClientFile(msgspec.Struct, frozen=True):
-    """One file, and the strong ETag of its content."""
-
-    content: bytes
-    etag: str
 
 
 @operation("GET", "/client.js", Access.ANYONE, answers={200: bytes, 304: None}, media_type=JAVASCRIPT)
@@ -74,34 +66,20 @@ OPERATIONS: tuple[Operation, ...] = (get_client, get_client_types, get_client_mo
 
 
 @cache
-def client_files() -> dict[str, ClientFile]:
+def client_files() -> dict[str, Fixed]:
     """All files that browsers may have, by their path below the root of this server."""
     root = files("client_js")
     found = [(entry.name, entry) for entry in root.iterdir() if entry.name in ("client.js", "client.d.ts")]
     found += [(f"client/{entry.name}", entry) for entry in (root / "client").iterdir() if _is_public(entry)]
-    return {path: _read(entry) for path, entry in found}
+    return {path: Fixed.of(entry.read_bytes()) for path, entry in found}
 
 
 def _is_public(entry: Traversable) -> bool:
     return entry.name.endswith((".js", ".d.ts")) and not entry.name.endswith(".test.js")
 
 
-def _read(entry: Traversable) -> ClientFile:
-    content = entry.read_bytes()
-    return ClientFile(content, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
-
-
 def _answer(call: Call[None, None], path: str) -> Answer:
     file = client_files().get(path)
     if file is None:
         raise NotFoundError
-    headers = {"ETag": file.etag, **_HEADERS}
-    if _has_it(call.request.headers.get("if-none-match", ""), file.etag):
-        return Answer(status=304, headers=headers)
-    return Answer(file.content, headers=headers)
-
-
-def _has_it(if_none_match: str, etag: str) -> bool:
-    """Whether the browser's copy is still good. A proxy that compressed it may have made the ETag a weak one."""
-    known = [each.strip().removeprefix("W/") for each in if_none_match.split(",")]
-    return etag in known or "*" in known
+    return fixed.answer(call, file, _HEADERS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from typing import Annotated
 
 import msgspec
 
@@ -20,7 +21,7 @@ from server.domain.session import ConnectionKind, EndReason, Id, Page, SessionRe
 from server.domain.token import Verified
 from server.http.auth import Access, SessionPrincipal
 from server.http.problems import ExpiredTokenError, ForbiddenError
-from server.http.routing import Answer, AnyCall, Call, Input, Operation, PoolParams, operation
+from server.http.routing import JSON, Answer, AnyCall, Call, Input, Operation, PoolParams, operation
 from server.http.tokens import newer_token
 from server.http.views import interview_view
 from server.live.verbs import Beat, Claim, Connect, Drop, Finish, Look, Release, Seen
@@ -56,7 +57,7 @@ class CompleteBody(Input, frozen=True):
 class FenceParams(PoolParams, frozen=True):
     """With a `fence`, only if that is the session's newest permit."""
 
-    fence: int | None = None
+    fence: Annotated[int | None, msgspec.Meta(description="Only if this is the newest permit's.")] = None
 
 
 class HeartbeatBody(Input, frozen=True):
@@ -179,7 +180,14 @@ async def heartbeat(call: Call[HeartbeatBody, PoolParams]) -> Answer:
     )
 
 
-@operation("POST", "/v1/sessions/{session_id}/bye", Access.ANYONE, answers={204: None})
+@operation(
+    "POST",
+    "/v1/sessions/{session_id}/bye",
+    Access.ANYONE,
+    answers={204: None},
+    errors=(401, 403, 503),
+    takes=(JSON, "text/plain"),
+)
 async def bye(call: Call[ByeBody, None]) -> Answer:
     """The page goes: its connection is lost, and grace starts now. The token is in the body.
 

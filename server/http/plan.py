@@ -22,10 +22,12 @@ _ONE_AT_A_TIME = ThreadPoolExecutor(max_workers=1, thread_name_prefix="plan")
 class PlanParams(PoolParams, frozen=True):
     """What is asked: `percent` of those who come shall wait at most `target_wait_s`; `limits` like `1..20`."""
 
-    days: Annotated[int, msgspec.Meta(ge=1, le=366)] = 28
-    limits: str = "1..20"
-    target_wait_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 60
-    percent: Annotated[float, msgspec.Meta(gt=0, le=100)] = 95
+    days: Annotated[int, msgspec.Meta(ge=1, le=366, description="The last so many days.")] = 28
+    limits: Annotated[str, msgspec.Meta(description="Numbers of places to look at, as `5` or `1..20`.")] = (
+        "1..20"
+    )
+    target_wait_s: Annotated[float, msgspec.Meta(ge=0, le=86_400, description="The wait that is fine.")] = 60
+    percent: Annotated[float, msgspec.Meta(gt=0, le=100, description="How many shall wait no longer.")] = 95
 
 
 @operation("GET", "/v1/analytics/plan", Access.KEY, answers={200: Plan})

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from server.domain import errors
+from server.domain.session import EndReason
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2
@@ -112,7 +113,8 @@ STATUS: dict[type[errors.PresenceError], HTTPStatus] = {
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """The body of every error. `code` names it to programs, `detail` explains it to people.
 
-    `request_id` is the answer's `X-Request-ID`, and stands in the line that the log has of it.
+    `request_id` is the answer's `X-Request-ID`, and stands in the line that the log has of it. `end_reason`: how the
+    session ended, if that is what is wrong.
     """
 
     type: str = "about:blank"
@@ -121,11 +123,12 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
     code: str
     request_id: str | None = None
+    end_reason: EndReason | msgspec.UnsetType = msgspec.UNSET
 
 
-def status_of(error: errors.PresenceError) -> HTTPStatus:
-    """The HTTP status for `error`: its own, or that of the nearest kind above it."""
-    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+def status_of(kind: type[errors.PresenceError]) -> HTTPStatus:
+    """The HTTP status for errors of this kind: its own, or that of the nearest kind above it."""
+    return next(STATUS[each] for each in kind.__mro__ if each in STATUS)
 
 
 def problem_response(error: Exception, request: Request) -> Response:
@@ -138,11 +141,13 @@ def problem_response(error: Exception, request: Request) -> Response:
             "internal",
             "Something went wrong here; it was logged.",
         )
-    status = status_of(error)
+    status = status_of(type(error))
     log.info(
         "request_refused", method=request.method, path=_path(request), status=status.value, code=error.code
     )
-    return _response(request, status, error.code, _detail(error), _headers(error, status))
+    return _response(
+        request, status, error.code, _detail(error), _headers(error, status), end_reason=_end_reason(error)
+    )
 
 
 async def routing_problem(request: Request, error: Exception) -> Response:
@@ -158,6 +163,10 @@ def _path(request: Request) -> str:
     """The path as the log may have it: without the name of a person."""
     path, user_id = str(request.scope["path"]), request.path_params.get("user_id")
     return path if user_id is None else path.replace(user_id, "{user_id}")
+
+
+def _end_reason(error: errors.PresenceError) -> EndReason | msgspec.UnsetType:
+    return EndReason(error.end_reason) if isinstance(error, errors.SessionEndedError) else msgspec.UNSET
 
 
 def _detail(error: errors.PresenceError) -> str:
@@ -178,7 +187,13 @@ def _headers(error: errors.PresenceError, status: HTTPStatus) -> dict[str, str]:
 
 
 def _response(
-    request: Request, status: HTTPStatus, code: str, detail: str, headers: dict[str, str] | None = None
+    request: Request,
+    status: HTTPStatus,
+    code: str,
+    detail: str,
+    headers: dict[str, str] | None = None,
+    *,
+    end_reason: EndReason | msgspec.UnsetType = msgspec.UNSET,
 ) -> Response:
     problem = Problem(
         title=status.phrase,
@@ -186,6 +201,7 @@ def _response(
         detail=detail,
         code=code,
         request_id=getattr(request.state, "request_id", None),
+        end_reason=end_reason,
     )
     headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"} | (headers or {})
     return Response(msgspec.json.encode(problem), status.value, headers, media_type=MEDIA_TYPE)

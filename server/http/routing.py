@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
-from typing import Any, Generic, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, Generic, TypeVar, get_args, get_type_hints
 
 import msgspec
 from starlette.requests import Request
@@ -40,7 +40,7 @@ class Params(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class PoolParams(Params, frozen=True):
     """The query of most operations."""
 
-    pool: Id | None = None
+    pool: Annotated[Id | None, msgspec.Meta(description="The pool; `main` if it is left out.")] = None
 
 
 class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -104,7 +104,10 @@ Handler = Callable[[AnyCall], Awaitable[Answer]]
 
 @dataclass(frozen=True)
 class Operation:
-    """One method of one path. `answers`: status to type of body; `errors`: the problems that are its own."""
+    """One method of one path. `answers`: status to type of body; `errors`: the problems that are its own.
+
+    A body is JSON, whatever the request calls it; `takes` are the media types that it goes by.
+    """
 
     method: str
     path: str
@@ -113,6 +116,7 @@ class Operation:
     answers: Mapping[int, Any]
     errors: tuple[int, ...]
     media_type: str
+    takes: tuple[str, ...]
 
     @cached_property
     def types(self) -> tuple[Any, Any]:
@@ -181,11 +185,12 @@ def operation(
     answers: Mapping[int, Any],
     errors: tuple[int, ...] = (),
     media_type: str = JSON,
+    takes: tuple[str, ...] = (JSON,),
 ) -> Callable[[Handler], Operation]:
     """Declare a handler as an operation. Its one argument is `call: Call[body type, query type]`."""
 
     def declare(handler: Handler) -> Operation:
-        return Operation(method, path, access, handler, answers, errors, media_type)
+        return Operation(method, path, access, handler, answers, errors, media_type, takes)
 
     return declare
 

@@ -71,12 +71,16 @@ class SessionChanges(Input, frozen=True):
 class Listing(PoolParams, frozen=True):
     """Which sessions to list."""
 
-    status: Status | None = None
-    online: bool | None = None
-    language_code: LanguageCode | None = None
-    user_id: Id | None = None
-    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
-    cursor: str | None = None
+    status: Annotated[Status | None, msgspec.Meta(description="Only those with this status.")] = None
+    online: Annotated[bool | None, msgspec.Meta(description="Only those that are here, or that are not.")] = (
+        None
+    )
+    language_code: Annotated[
+        LanguageCode | None, msgspec.Meta(description="Only those in this language.")
+    ] = None
+    user_id: Annotated[Id | None, msgspec.Meta(description="Only those of this person.")] = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1000, description="How many on a page.")] = 100
+    cursor: Annotated[str | None, msgspec.Meta(description="The `next_cursor` of the page before.")] = None
 
 
 class SessionPage(msgspec.Struct, frozen=True):

@@ -113,7 +113,7 @@ def as_session(session_id: str = "s1", pool: str = "main", *, age_s: float = 0) 
 def is_problem(response: httpx.Response, status: int, code: str) -> bool:
     body = response.json()
     assert response.headers["content-type"] == "application/problem+json"
-    assert set(body) == {"type", "title", "status", "detail", "code"}
+    assert set(body) == {"type", "title", "status", "detail", "code", "request_id"}
     assert body["detail"]
     return (response.status_code, body["status"], body["code"]) == (status, status, code)
 

@@ -1,0 +1,36 @@
+"""Content that stays the same as long as the process runs, served so that nobody fetches it twice."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import msgspec
+
+from server.http.routing import Answer, AnyCall
+
+
+class Fixed(msgspec.Struct, frozen=True):
+    """The content, and its strong ETag."""
+
+    content: bytes
+    etag: str
+
+    @classmethod
+    def of(cls, content: bytes) -> Fixed:
+        """With the ETag that belongs to `content`."""
+        return cls(content, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+
+
+def answer(call: AnyCall, fixed: Fixed, headers: Mapping[str, str]) -> Answer:
+    """The content, or 304 if the browser has it already."""
+    headers = {"ETag": fixed.etag, **headers}
+    if _has_it(call.request.headers.get("if-none-match", ""), fixed.etag):
+        return Answer(status=304, headers=headers)
+    return Answer(fixed.content, headers=headers)
+
+
+def _has_it(if_none_match: str, etag: str) -> bool:
+    """Whether the browser's copy is still good. A proxy that compressed it may have made the ETag a weak one."""
+    known = [each.strip().removeprefix("W/") for each in if_none_match.split(",")]
+    return etag in known or "*" in known
