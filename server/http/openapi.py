@@ -257,7 +257,7 @@ def _answer(operation: Operation, status: int, kind: Any, schemas: Schemas) -> J
         return {"description": phrase}
     media_type = operation.media_type.partition(";")[0]
     if kind is bytes:
-        schema: Json = {"type": "object" if media_type == JSON else "string"}
+        schema: Json = {"type": "object" if media_type.endswith("json") else "string"}
         return {"description": phrase, "content": {media_type: {"schema": schema}}}
     media = {"schema": schemas.of(kind), **_example(operation_id(operation), str(status))}
     description = (inspect.getdoc(kind) or phrase).partition("\n\n")[0].replace("\n", " ")

@@ -15,6 +15,7 @@ from server.domain.session import PATTERNS_IN_WORDS, Id
 from server.http.problems import InvalidError, TooLargeError, UnparsableError
 
 BODY_MAX_BYTES = 64 * 1024
+_FLOAT_FOR_INT = "Expected `int"
 _UNKNOWN_CHOICE = "Invalid enum value"
 _NO_NUL = r"^[^\x00]*$"
 
@@ -64,9 +65,13 @@ def query_of(request: Request, kind: Any) -> Any:  # noqa: ANN401 - the type is 
     if twice:
         raise InvalidError(f"In the query: more than one `{twice[0]}`.")
     try:
-        return msgspec.convert(dict(given), kind, strict=False)
+        query = msgspec.convert(dict(given), kind, strict=False)
     except msgspec.ValidationError as error:
         raise InvalidError(f"In the query: {in_words(error, kind)}.") from error
+    null = [name for name in given if getattr(query, name) is None]  # msgspec takes the word for it
+    if null:
+        raise InvalidError(f"In the query: `{null[0]}` can't be null, but it may be left out.")
+    return query
 
 
 async def read_body(request: Request) -> bytes:
@@ -85,11 +90,31 @@ async def read_body(request: Request) -> bytes:
 def decoded(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:  # noqa: ANN401 - the type is the handler's
     """An empty body means `{}`. Text that is no UTF-8 and absurd nesting come as errors of their own."""
     try:
-        return decoder.decode(body or b"{}")
+        return _decoded(decoder, body or b"{}")
     except msgspec.ValidationError as error:
         raise InvalidError(f"In the body: {in_words(error, decoder.type)}.") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnparsableError(f"The body is not JSON: {error}.") from error
+
+
+def _decoded(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:  # noqa: ANN401 - the type is the handler's
+    """What `decoder` reads, also when a whole number was written as a float: some languages write 3 as `3.0`."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        if not str(error).startswith(_FLOAT_FOR_INT):
+            raise
+        return msgspec.convert(_whole(msgspec.json.decode(body)), decoder.type)
+
+
+def _whole(value: Any) -> Any:  # noqa: ANN401 - anything from JSON
+    """The object of a body with whole numbers for the floats that are whole."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: int(each) if isinstance(each, float) and each.is_integer() else each
+        for name, each in value.items()
+    }
 
 
 def in_words(error: msgspec.ValidationError, kind: Any) -> str:  # noqa: ANN401 - the type is the handler's
