@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import asyncpg
 
+from persistence.patience import QUESTION_WITHIN_S, transaction
 from persistence.statements import statements
 
 Row = TypeVar("Row")
@@ -93,12 +94,19 @@ class EndingRow:
 class Analytics:
     """Questions to the views of `schema`. A day is one of UTC, and `days` counts back from today, which is one of them.
 
-    Calls raise `persistence.errors.POSTGRES_AWAY` when Postgres can't serve them.
+    Calls raise `persistence.errors.POSTGRES_AWAY` when Postgres can't serve them, or not within `within_s` seconds.
     """
 
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], schema: str = "public") -> None:
+    def __init__(
+        self,
+        pool: asyncpg.Pool[asyncpg.Record],
+        schema: str = "public",
+        *,
+        within_s: float = QUESTION_WITHIN_S,
+    ) -> None:
         self._pool = pool
         self._sql = statements(schema, "analytics.sql")
+        self._within_s = within_s
 
     async def languages(self, pool: str, days: int) -> list[LanguageRow]:
         """Who came, by language, the most frequent first."""
@@ -129,6 +137,6 @@ class Analytics:
         return await self._rows(EndingRow, "endings", pool, days)
 
     async def _rows(self, kind: type[Row], name: str, pool: str, days: int) -> list[Row]:
-        async with self._pool.acquire() as connection, connection.transaction(readonly=True):
+        async with transaction(self._pool, self._within_s, readonly=True) as connection:
             records = await connection.fetch(self._sql[name], pool, days)
         return [kind(**dict(record)) for record in records]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
+from persistence.patience import QUESTION_WITHIN_S, transaction
 from persistence.statements import statements
 
 
@@ -29,16 +30,24 @@ class Forgetting:
     while the live state is erased, and each session gets a mark that makes later writes of what was taken void.
     """
 
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], schema: str = "public") -> None:
+    def __init__(
+        self,
+        pool: asyncpg.Pool[asyncpg.Record],
+        schema: str = "public",
+        *,
+        within_s: float = QUESTION_WITHIN_S,
+    ) -> None:
         self._pool = pool
         self._sql = statements(schema, "retention.sql")
+        self._within_s = within_s
 
     async def forget(self, user_id: str, erase_live: EraseLive) -> int:
         """Erase a person; how many sessions that were. May be repeated, and must be if it fails.
 
-        Raises what `erase_live` raises, and `persistence.errors.POSTGRES_AWAY` when Postgres can't serve.
+        Raises what `erase_live` raises, and `persistence.errors.POSTGRES_AWAY` when Postgres can't serve, or not
+        within `within_s` seconds, also because somebody holds the table.
         """
-        async with self._pool.acquire() as connection, connection.transaction():
+        async with transaction(self._pool, self._within_s) as connection:
             await connection.execute(self._sql["stop_writes"])
             rows = await connection.fetch(self._sql["rows_of"], user_id)
             erased = await erase_live(_by_pool(rows))

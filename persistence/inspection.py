@@ -9,7 +9,10 @@ import asyncpg
 
 from persistence.connect import connect_once
 from persistence.migrations import SchemaVersion, schema_version
+from persistence.patience import WORK_WITHIN_S, transaction_on
 from persistence.statements import statements
+
+CLOSE_WITHIN_S = 2.0
 
 
 @dataclass(slots=True, frozen=True)
@@ -43,10 +46,10 @@ async def inspect(database_url: str, schema: str, *, ca: str | None = None) -> I
     connection = await connect_once(database_url, ca=ca)
     try:
         # One transaction: behind a transaction pooler everything then comes from one server connection.
-        async with connection.transaction(readonly=True):
+        async with transaction_on(connection, WORK_WITHIN_S, readonly=True):
             return await _look(connection, schema)
     finally:
-        await connection.close()
+        await connection.close(timeout=CLOSE_WITHIN_S)
 
 
 async def _look(connection: asyncpg.Connection[asyncpg.Record], schema: str) -> Inspection:

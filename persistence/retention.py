@@ -8,6 +8,7 @@ from collections.abc import Callable
 import asyncpg
 import structlog
 
+from persistence.patience import WORK_WITHIN_S, transaction
 from persistence.statements import statements
 
 BATCH = 1000
@@ -22,7 +23,7 @@ class Retention:
     """Deletes what ended more than `days` days ago; 0 keeps everything.
 
     Also deletes, whatever `days` is, the marks that `persistence.forgetting` leaves. `clock` is seconds. Calls
-    raise `persistence.errors.POSTGRES_AWAY` when Postgres can't serve them.
+    raise `persistence.errors.POSTGRES_AWAY` when Postgres can't serve them, or not a batch within `within_s` seconds.
     """
 
     def __init__(
@@ -32,12 +33,14 @@ class Retention:
         *,
         days: int = 0,
         batch: int = BATCH,
+        within_s: float = WORK_WITHIN_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pool = pool
         self._sql = statements(schema, "retention.sql")
         self._days = days
         self._batch = batch
+        self._within_s = within_s
         self._clock = clock
         self._next = clock()
 
@@ -64,5 +67,5 @@ class Retention:
         return deleted, False
 
     async def _run(self, name: str, *arguments: object) -> list[asyncpg.Record]:
-        async with self._pool.acquire() as connection, connection.transaction():
+        async with transaction(self._pool, self._within_s) as connection:
             return await connection.fetch(self._sql[name], *arguments)

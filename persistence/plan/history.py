@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import asyncpg
 
+from persistence.patience import QUESTION_WITHIN_S, transaction
 from persistence.plan.demand import DAY_S, Demand, Visit, observed
 from persistence.statements import statements
 
@@ -13,20 +15,56 @@ MAX_VISITS = 50_000
 """More than these, the newest, are not looked at: a month of 1,700 interviews a day."""
 
 
-class Arrivals:
-    """The demand on each pool, from the table in `schema`. Calls raise `persistence.errors.POSTGRES_AWAY`."""
+@dataclass(slots=True, frozen=True)
+class Recorded:
+    """What the table has of a pool's last days, in seconds of Unix time; as plain tuples, which cost little to make.
 
-    def __init__(self, connections: asyncpg.Pool[asyncpg.Record], schema: str = "public") -> None:
+    `got_in`: (arrived_at, waited_s, length_s or None while it runs); `in_vain`: (arrived_at, waited_s).
+    """
+
+    got_in: Sequence[tuple[float, float, float | None]]
+    in_vain: Sequence[tuple[float, float]]
+    since: float
+    until: float
+    days: int
+
+    def demand(self) -> Demand:
+        """The demand in it: a tenth of a second of work for the longest history."""
+        return observed([*self._visits()], self.since, self.until, self.days)
+
+    def _visits(self) -> Iterator[Visit]:
+        for arrived_at, waited_s, length_s in self.got_in:
+            yield Visit(arrived_at, waited_s, length_s)
+        for arrived_at, waited_s in self.in_vain:
+            yield Visit(arrived_at, waited_s, None, got_in=False)
+
+
+class Arrivals:
+    """The demand on each pool, from the table in `schema`.
+
+    Calls raise `persistence.errors.POSTGRES_AWAY` when Postgres can't serve them, or not within `within_s` seconds.
+    """
+
+    def __init__(
+        self,
+        connections: asyncpg.Pool[asyncpg.Record],
+        schema: str = "public",
+        *,
+        within_s: float = QUESTION_WITHIN_S,
+    ) -> None:
         self._connections = connections
         self._sql = statements(schema, "plan.sql")
+        self._within_s = within_s
 
     async def demand(self, pool: str, days: int) -> Demand:
         """The demand of the last `days` days, or since the pool's history began."""
+        return (await self.recorded(pool, days)).demand()
+
+    async def recorded(self, pool: str, days: int) -> Recorded:
+        """What `demand` is worked out of."""
         window = days + 1  # broken days at both ends do not count
-        async with (
-            self._connections.acquire() as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
+        reading = {"isolation": "repeatable_read", "readonly": True}
+        async with transaction(self._connections, self._within_s, **reading) as connection:
             span = await connection.fetchrow(self._sql["plan_span"], pool)
             got_in = await connection.fetch(self._sql["plan_interviews"], pool, window, MAX_VISITS)
             in_vain = await connection.fetch(self._sql["plan_given_up"], pool, window, MAX_VISITS)
@@ -34,12 +72,4 @@ class Arrivals:
         # Before the very first session nobody came: its day counts as a whole one.
         begun = (span["first"] or span["now"]) - DAY_S
         since = max(span["now"] - window * DAY_S, begun)
-        return observed([*_visits(got_in), *_in_vain(in_vain)], since, span["now"], days)
-
-
-def _visits(records: list[asyncpg.Record]) -> Iterator[Visit]:
-    return (Visit(record["arrived_at"], record["waited_s"], record["length_s"]) for record in records)
-
-
-def _in_vain(records: list[asyncpg.Record]) -> Iterator[Visit]:
-    return (Visit(record["arrived_at"], record["waited_s"], None, got_in=False) for record in records)
+        return Recorded([*map(tuple, got_in)], [*map(tuple, in_vain)], since, span["now"], days)

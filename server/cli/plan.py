@@ -97,7 +97,7 @@ def _read(asked: Asked) -> Demand:
     except SettingsError as error:
         raise CommandError(*error.problems, exit_code=MISUSED) from None
     except POSTGRES_AWAY as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        reason = str(error).partition("\n")[0] or "no answer in time"
         raise CommandError(f"the history can't be read from DATABASE_URL: {reason}") from None
 
 

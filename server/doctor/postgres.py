@@ -25,7 +25,7 @@ async def check_postgres(url: str, schema: str, ca: str | None) -> list[Finding]
     except DatabaseUrlError as error:
         return [Finding("postgres", Level.FAILED, f"DATABASE_URL {error}", "correct it", CONNECTION)]
     except (*POSTGRES_AWAY, PersistenceError) as error:
-        what = str(error).partition("\n")[0] or type(error).__name__
+        what = str(error).partition("\n")[0] or "no answer in time"
         mend = "see that it runs, and that DATABASE_URL has its host, port and password"
         return [Finding("postgres", Level.FAILED, f"can't be reached: {what}", mend, TROUBLE)]
     return [*judge_connection(target, found), *judge(found)]

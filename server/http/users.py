@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -16,7 +15,6 @@ from server.http.problems import HistoryAwayError
 from server.http.routing import Answer, Call, Operation, PoolParams, operation
 from server.node.node import Node
 
-PATIENCE_S = 30.0
 NO_ANSWER = "Postgres does not answer. Nothing is forgotten for certain until it is back: repeat this then."
 
 log = structlog.get_logger(__name__)
@@ -50,8 +48,7 @@ async def _forget(node: Node, user_id: str) -> int:
     if node.forgetting is None:
         return len((await erase_live({})).session_ids)
     try:
-        async with asyncio.timeout(PATIENCE_S):
-            return await node.forgetting.forget(user_id, erase_live)
+        return await node.forgetting.forget(user_id, erase_live)
     except POSTGRES_AWAY as error:
         raise HistoryAwayError(NO_ANSWER) from error
 
