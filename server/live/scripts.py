@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 from redis import exceptions as redis_errors
 
 from server.domain.errors import (
+    PresenceError,
     RedisAwayError,
     RedisFullError,
     RedisRefusedError,
@@ -56,6 +58,16 @@ READ_ONLY = re.compile(r"\bREADONLY\b")
 # With these it refuses only what writes: that it answers what reads says nothing.
 REFUSES_WRITES = re.compile(r"\b(NOREPLICAS|MISCONF)\b")
 READING_VERBS = frozenset({"state", "snapshot"})
+# Under this name all plain commands are timed.
+COMMAND = "command"
+CLUSTER_ERRORS = (redis_errors.RedisClusterException, redis_errors.ClusterError)
+# All that redis-py may raise of what a server said, or did not say.
+REDIS_ERRORS = (
+    redis_errors.ConnectionError,
+    redis_errors.TimeoutError,
+    redis_errors.ResponseError,
+    *CLUSTER_ERRORS,
+)
 # What redis-py says of a server that knows no clusters.
 NO_CLUSTER = "Cluster mode is not enabled"
 
@@ -90,11 +102,21 @@ class PoolWatcher(Protocol):
         """A script replied with this head; its caller has not got the reply yet."""
 
 
+class RedisObserver(Protocol):
+    """Is told how each call went."""
+
+    def redis_answered(self, script: str, seconds: float) -> None:
+        """A script, or COMMAND, was answered so long after it was sent."""
+
+    def redis_failed(self, error: str) -> None:
+        """A call failed with an error of this code."""
+
+
 class Scripts:
     """Runs verbs on a Redis. All raise RedisAwayError, RedisFullError, UnknownPoolError or RedisRefusedError.
 
     `takes_writes`: False from a refusal to write until a verb that writes has run. `watcher` sees each reply first;
-    `restore` brings back a pool that Redis has lost, if it can.
+    `restore` brings back a pool that Redis has lost, if it can; `observer` is told how each call went.
     """
 
     def __init__(self, redis: RedisClient, *, clock: str | None = None) -> None:
@@ -104,6 +126,7 @@ class Scripts:
         self.takes_writes = True
         self.watcher: PoolWatcher | None = None
         self.restore: Callable[[str], Awaitable[bool]] | None = None
+        self.observer: RedisObserver | None = None
 
     async def run(self, verb: str, keys: PoolKeys, *args: str | bytes | int) -> list[Any]:
         """Run a verb once and return its reply. What Redis has forgotten, script or pool, it is given again, unseen."""
@@ -120,12 +143,15 @@ class Scripts:
     async def _run(self, verb: str, keys: PoolKeys, *args: str | bytes | int) -> list[Any]:
         script = self._scripts[verb]
         call = (len(keys.in_order), *keys.in_order, *args)
-        with _our_errors(keys.pool):
+        with self._our_errors(keys.pool):
             async with self._turn():
+                began = time.perf_counter()
                 try:
                     reply = await self._execute("EVALSHA", script.sha, *call)
                 except redis_errors.NoScriptError:
                     reply = await self._execute("EVAL", script.text, *call)
+        if self.observer is not None:
+            self.observer.redis_answered(verb, time.perf_counter() - began)
         if verb not in READING_VERBS:
             self.takes_writes = True
         result: list[Any] = reply
@@ -133,18 +159,22 @@ class Scripts:
 
     async def command(self, *args: str | bytes | int) -> Any:  # noqa: ANN401 - replies are what they are
         """Run a plain command, with the same errors."""
-        with _our_errors(""):
+        with self._our_errors(""):
             async with self._turn():
-                return await self._execute(*args)
+                began = time.perf_counter()
+                reply = await self._execute(*args)
+        if self.observer is not None:
+            self.observer.redis_answered(COMMAND, time.perf_counter() - began)
+        return reply
 
     async def ask_each_server(self, *command: str) -> list[Any]:
         """What each server answers to a plain command, with the same errors."""
-        with _our_errors(""):
+        with self._our_errors(""):
             return await ask_each_server(self._redis, *command)
 
     async def wait(self, *args: str | bytes | int) -> Any:  # noqa: ANN401 - replies are what they are
         """Run a command that blocks until there is news: on a connection of its own, at nobody's expense."""
-        with _our_errors(""):
+        with self._our_errors(""):
             return await self._execute(*args)
 
     async def _execute(self, *args: str | bytes | int) -> Any:  # noqa: ANN401 - replies are what they are
@@ -167,6 +197,16 @@ class Scripts:
         if is_read_only:
             await leave(self._redis)
 
+    @contextmanager
+    def _our_errors(self, pool: str) -> Iterator[None]:
+        try:
+            yield
+        except (*REDIS_ERRORS, OSError, asyncio.IncompleteReadError) as error:
+            ours = _translated(error, pool)
+            if self.observer is not None:
+                self.observer.redis_failed(ours.code)
+            raise ours from error
+
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
         async with asyncio.timeout(ANSWER_WITHIN_S):
@@ -177,28 +217,17 @@ class Scripts:
             self._turns.release()
 
 
-@contextmanager
-def _our_errors(pool: str) -> Iterator[None]:
-    try:
-        yield
-    except (
-        redis_errors.ConnectionError,
-        redis_errors.TimeoutError,
-        OSError,
-        asyncio.IncompleteReadError,
-    ) as error:
-        raise RedisAwayError("Redis does not answer; try again in a moment.") from error
-    except redis_errors.ResponseError as error:
-        raise _translated(error, pool) from error
-    except (redis_errors.RedisClusterException, redis_errors.ClusterError) as error:
+def _translated(error: Exception, pool: str) -> PresenceError:
+    if isinstance(error, redis_errors.ResponseError):
+        return _said(error, pool)
+    if isinstance(error, CLUSTER_ERRORS):
         if NO_CLUSTER in str(error):
-            raise WrongRedisError(
-                "this Redis is no cluster: write redis:// in place of redis+cluster://"
-            ) from error
-        raise RedisAwayError("The Redis cluster cannot serve at the moment; try again soon.") from error
+            return WrongRedisError("this Redis is no cluster: write redis:// in place of redis+cluster://")
+        return RedisAwayError("The Redis cluster cannot serve at the moment; try again soon.")
+    return RedisAwayError("Redis does not answer; try again in a moment.")
 
 
-def _translated(error: redis_errors.ResponseError, pool: str) -> Exception:
+def _said(error: redis_errors.ResponseError, pool: str) -> PresenceError:
     text = str(error)
     if NO_POOL.search(text):
         return UnknownPoolError(f"There is no pool named {pool!r}. Create it with PUT /v1/pools/{pool}.")

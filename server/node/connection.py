@@ -46,8 +46,9 @@ from server.domain.messages import (
 from server.domain.session import EndReason, SessionRecord
 from server.domain.token import Verified
 from server.live.verbs import Claim, Connected, Drop, Finish, Look, Release, Update
+from server.measure.measured import FAILED
 from server.node.hub import Held, LocalPool, is_newer, registration
-from server.node.incoming import CLOSED, decode, heartbeat_in, lost_because
+from server.node.incoming import CLOSED, decode, heartbeat_in, lost_because, type_of
 from server.node.inquiry import REDIS_AWAY, Ask, Inquiry
 from server.node.limits import MessageRate
 from server.node.line import is_due, told_of
@@ -81,17 +82,18 @@ class Connection:
 
     async def live(self, receive: Receive) -> None:
         """Serve the browser's messages until the connection ends; then tell the store that it was lost."""
-        cause = CLOSED
+        cause, code = CLOSED, CloseCode.ABNORMAL_CLOSURE.value
         self._transport.on_text = self._answer_at_once
         try:
             while (message := await receive())["type"] == "websocket.receive":
                 await self._take(message)
-            cause = lost_because(message)
+            cause, code = lost_because(message), message.get("code", code)
         except RefusedError as refused:
-            cause = refused.code
+            cause, code = refused.code, refused.close
             self._refuse(refused)
         finally:
             self._transport.on_text = None
+            self._node.measured.connections.ended(code)
             if self._node.hub.leave(self):
                 await self._drop(cause)
 
@@ -110,6 +112,7 @@ class Connection:
         if full_at is None:
             return False
         self._full_at = full_at
+        self._node.measured.connections.heartbeats.value += 1
         self.send(Ack(message.seq))
         return True
 
@@ -118,7 +121,9 @@ class Connection:
         if full_at is None:
             raise RefusedError(Close.TOO_MANY_MESSAGES, "too_many_messages", "Too many messages in a second.")
         self._full_at = full_at
-        await self._act_on(decode(message))
+        said = decode(message)
+        self._node.measured.connections.messages.at(type_of(said)).add()
+        await self._act_on(said)
 
     async def _act_on(self, message: FromBrowser) -> None:
         match message:
@@ -144,6 +149,7 @@ class Connection:
 
     async def _answer(self, wish: Wish) -> None:
         """Do it and say how the session stands, even if nothing changed."""
+        began, outcome = time.perf_counter(), FAILED
         try:
             admission = await self._settled(partial(self._do, wish))
         except SessionEndedError as ended:
@@ -151,7 +157,10 @@ class Connection:
         except PresenceError as error:
             self.send(ErrorMessage(error.code, str(error), retry_in_ms()))
         else:
+            outcome = admission.state.value
             await self._show_answer(wish, admission)
+        if isinstance(wish, Enter | Accept):
+            self._node.measured.admissions.claimed(outcome, began)
 
     async def _show_answer(self, wish: Wish, admission: Admission) -> None:
         if isinstance(wish, Complete):
@@ -428,7 +437,7 @@ class Connection:
 
     def _refuse(self, refused: RefusedError) -> None:
         about = {"session_id": self.held.session_id, "connection_id": self.held.connection_id}
-        refuse(self._transport, refused, **about)
+        refuse(self._transport, refused, self._node.measured.connections.refused, **about)
 
 
 def _substance(admission: Admission) -> tuple[object, ...]:

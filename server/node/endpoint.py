@@ -19,7 +19,7 @@ from server.domain.token import Verified
 from server.live.verbs import Connect, Connected
 from server.node.connection import Connection
 from server.node.hub import Held, known_of
-from server.node.incoming import decode
+from server.node.incoming import decode, type_of
 from server.node.limits import ConnectionLimits, MessageRate
 from server.node.node import Node
 from server.node.protocol import TRANSPORT, Transport
@@ -29,6 +29,7 @@ log = structlog.get_logger(__name__)
 
 PATH = "/ws"
 FORBIDDEN, NOT_FOUND = 403, 404
+FORBIDDEN_ORIGIN = "forbidden_origin"
 
 AllowsOrigin = Callable[[str | None, str | None], bool]
 
@@ -98,13 +99,14 @@ class WebSocketEndpoint:
                 if connection is not None:
                     await connection.live(receive)
         except RefusedError as refused:
-            refuse(transport, refused, address=address)
+            refuse(transport, refused, self._node.measured.connections.refused, address=address)
 
     def _forbids(self, handshake: Handshake, address: str) -> int | None:
         if handshake.path != PATH:
             return NOT_FOUND
         if self._allows_origin(handshake.origin, handshake.host):
             return None
+        self._node.measured.connections.refused.at(FORBIDDEN_ORIGIN).add()
         log.warning("origin_refused", origin=handshake.origin, host=handshake.host, address=address)
         return FORBIDDEN
 
@@ -164,6 +166,7 @@ class WebSocketEndpoint:
         if event["type"] != "websocket.receive":
             return None
         message = decode(event)
+        self._node.measured.connections.messages.at(type_of(message)).add()
         if not isinstance(message, Hello):
             raise RefusedError(Close.BAD_MESSAGE, "bad_message", "Bad message: the first one is the hello.")
         return message
@@ -199,6 +202,7 @@ class WebSocketEndpoint:
         )
         connection = Connection(self._node, transport, held, self._rate)
         connection.welcome(connected, verified)
+        self._node.measured.connections.welcomed(resumed=connected.resumed)
         self._node.hub.join(connection)
         return connection
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
@@ -257,13 +257,14 @@ class Hub:
     """Who is connected here.
 
     `greeting` has those that owe a hello, with the time by which it is due; `has_new_pool` is set when somebody
-    came of a pool that nobody here was of before.
+    came of a pool that nobody here was of before. `counted` is called when there are more or fewer of them.
     """
 
     def __init__(self) -> None:
         self.pools: dict[str, LocalPool] = {}
         self.greeting: dict[Transport, float] = {}
         self.has_new_pool = asyncio.Event()
+        self.counted: Callable[[], None] | None = None
 
     def __len__(self) -> int:
         return sum(len(pool.members) for pool in self.pools.values())
@@ -294,6 +295,7 @@ class Hub:
         if loser is not None and is_newer(loser.held.connection_id, member.held.connection_id):
             winner, loser = loser, member
         members[member.held.session_id] = winner
+        self._count()
         if loser is not None:
             loser.replaced_by(winner.held.tab)
 
@@ -308,7 +310,12 @@ class Hub:
         if not self.holds(member):
             return False
         del pool.members[member.held.session_id]
+        self._count()
         return True
+
+    def _count(self) -> None:
+        if self.counted is not None:
+            self.counted()
 
     def late(self, now: float) -> list[Transport]:
         """Those whose hello is overdue; they came in the order of their deadlines."""

@@ -40,6 +40,11 @@ def decode(message: Message) -> FromBrowser:
         raise RefusedError(Close.BAD_MESSAGE, "bad_message", f"Bad message: {detail}.") from error
 
 
+def type_of(message: FromBrowser) -> str:
+    """What the protocol calls a message."""
+    return str(message.__struct_config__.tag)
+
+
 def heartbeat_in(frame: bytes) -> Heartbeat | None:
     """The heartbeat that this frame plainly is; None: it is something else, or not as our client writes it."""
     if not frame.startswith(_HEARTBEAT):

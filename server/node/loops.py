@@ -16,9 +16,11 @@ from server.domain.messages import Close, encode
 from server.domain.pool import DEFAULT_POOL, PoolChanges, PoolConfig, PoolState
 from server.live.follower import Follower
 from server.live.store import NODE_ACTOR
-from server.live.verbs import Renewal
+from server.live.verbs import Renewal, Snapshot
+from server.measure.sharing import share
 from server.node.fanout import Fanout
 from server.node.hub import LocalPool, Member
+from server.node.meter import Meter
 from server.node.node import Node
 from server.node.recovery import recover
 from server.node.refusals import RefusedError, refuse
@@ -64,11 +66,19 @@ class Loops:
         self._adopted: set[str] = set()
         self._fanout = Fanout(node.hub)
         self._scribe = Scribe(node.store)
-        self._follower = Follower(node.store, on_event=self._on_event, on_resync=self._fanout.on_resync)
+        self._meter = Meter(node.hub, node.measured.admissions)
+        self._follower = Follower(node.store, on_event=self._on_event, on_resync=self._on_resync)
 
     def _on_event(self, pool: str, event: Event) -> None:
         self._fanout.on_event(pool, event)
+        self._node.feed.on_event(pool, event)
         self._scribe.on_event(pool, event)
+        self._meter.on_event(pool, event)
+
+    def _on_resync(self, pool: str, snapshot: Snapshot) -> None:
+        self._fanout.on_resync(pool, snapshot)
+        self._node.feed.on_resync(pool, snapshot)
+        self._meter.on_resync(pool, snapshot)
 
     async def start(self) -> None:
         """Start them, with the pools that there are by now."""
@@ -79,6 +89,8 @@ class Loops:
         self._run("greetings", self._greetings())
         self._run("tokens", self._tokens())
         self._run("sweep", self._sweep())
+        if self._node.shared is not None:
+            self._run("share", share(self._node.measured, self._node.shared))
         if self._node.flusher is not None:
             self._run("flush", self._node.flusher.run())
 
@@ -142,6 +154,7 @@ class Loops:
         pool.line_moved = True
 
     def _saw(self, pool: LocalPool, state: PoolState) -> None:
+        self._meter.on_tick(state)
         self._follower.notice(state)
         if pool.is_news(state):
             pool.changed.set()
@@ -215,6 +228,8 @@ class Loops:
         outcomes: list[Renewal] = []
         with self._node.unless_redis_is_away():
             outcomes = await self._store.renew(name, held)
+            lost = len(outcomes) - outcomes.count(Renewal.RENEWED)
+            self._node.measured.connections.renewed(len(outcomes), lost)
         concerned = [
             (member, outcome)
             for member, outcome in zip(members, outcomes, strict=False)
@@ -232,7 +247,8 @@ class Loops:
         while True:
             await asyncio.sleep(GREETING_CHECK_S)
             for transport in self._hub.late(asyncio.get_running_loop().time()):
-                refuse(transport, RefusedError(Close.NO_HELLO, "no_hello", "The hello did not come in time."))
+                late = RefusedError(Close.NO_HELLO, "no_hello", "The hello did not come in time.")
+                refuse(transport, late, self._node.measured.connections.refused)
 
     async def _sweep(self) -> None:
         """Warn whose permit runs out soon; forget the pages over HTTP that have fallen silent."""

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Literal
 
 import structlog
@@ -27,6 +28,10 @@ from server.domain.messages import DRAIN, Drain, encode
 from server.domain.sentences import Sentences
 from server.domain.token import Tokens
 from server.live.store import Store
+from server.measure.exposition import Shared
+from server.measure.instruments import Gauge
+from server.measure.measured import Measured
+from server.node.feed import Feed
 from server.node.hub import Hub
 from server.settings import Settings, SettingsError
 
@@ -48,8 +53,13 @@ class Node:
         self.store = store
         self.tokens = tokens
         self.sentences = sentences
+        self.measured = Measured()
+        self.shared = Shared.of_environment()
         self.hub = Hub()
+        self.feed = Feed(store, self.hub)
+        self._show_how_it_is()
         store.watch_pools(self.hub)
+        store.scripts.observer = self.measured.dependencies
         self.history: Repository | None = None
         self.arrivals: Arrivals | None = None
         self.analytics: Analytics | None = None
@@ -58,6 +68,18 @@ class Node:
         self.draining = False
         self.redis_up = True
         self._errands: set[asyncio.Task[None]] = set()
+
+    def _show_how_it_is(self) -> None:
+        connections = Gauge(
+            "presence_connections", "WebSockets that are open and welcomed", lambda: len(self.hub), "livesum"
+        )
+        draining = Gauge(
+            "presence_draining", "1 while this node stops", lambda: int(self.draining), "livemax"
+        )
+        self.measured.gauges += [connections, draining]
+        if self.shared is not None:
+            # At once: who is just connected is counted, whichever worker is asked.
+            self.hub.counted = partial(self.shared.write_gauge, connections)
 
     @property
     def connections(self) -> int:
@@ -146,6 +168,7 @@ class Node:
         is left in the end is closed with 4000. Returns as soon as nobody is left.
         """
         self.draining = True
+        self.feed.close()
         connections = len(self.hub)
         log.info("draining", connections=connections)
         deadline = asyncio.get_running_loop().time() + within_s

@@ -8,6 +8,7 @@ import structlog
 
 from server.domain import errors
 from server.domain.messages import Close, ErrorMessage, encode
+from server.measure.instruments import Counter
 from server.node.protocol import Transport
 
 log = structlog.get_logger(__name__)
@@ -46,8 +47,9 @@ def retry_in_ms() -> int:
     return random.randint(*RETRY_MS)  # noqa: S311 - spreads load
 
 
-def refuse(transport: Transport, refused: RefusedError, **about: object) -> None:
-    """Say why, close, and leave one line in the log; `about` names whom it concerned."""
+def refuse(transport: Transport, refused: RefusedError, count: Counter, **about: object) -> None:
+    """Say why, close, count it, and leave one line in the log; `about` names whom it concerned."""
+    count.at(refused.code).add()
     log.warning("connection_refused", close=refused.close.value, error=refused.code, **about)
     retry = retry_in_ms() if refused.close.comes_back else None
     transport.send_text(encode(ErrorMessage(code=refused.code, message=str(refused), retry_in_ms=retry)))
