@@ -86,6 +86,11 @@ class Server(uvicorn.Server):
             log.info("serving", address=sock.getsockname(), node=self.node.store.node)
         self._up.set()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop; streams of events would not end by themselves."""
+        self.node.feed.close()
+        await super().shutdown(sockets)
+
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: whether to stop."""
         return await super().on_tick(counter) or self.node_died

@@ -67,6 +67,12 @@ class RedisFullError(PresenceError):
     code = "redis_full"
 
 
+class TooManyReadersError(PresenceError):
+    """As many read events from this node as may, or it is stopping. Try again soon."""
+
+    code = "too_many_readers"
+
+
 class UnknownPoolError(PresenceError):
     """No pool of that name has been created."""
 

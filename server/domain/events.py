@@ -6,6 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
+from server.domain.times import iso
+
 
 class EventType(StrEnum):
     """Every kind of event."""
@@ -36,7 +38,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     """One event. `seq` counts up from 1 in each `epoch` without gaps; `at` is wall-clock ms.
 
     `cause` says why (`closed`, `timeout`, `max_length`, ...); `connection_id` and `tab` name the connection
-    of `connected` and `disconnected`; `actor` is who changed the pool.
+    of `connected` and `disconnected`; `actor` is who changed the pool; `id` is where it stands in the stream.
     """
 
     type: EventType
@@ -51,3 +53,27 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     connection_id: str | None = None
     tab: str | None = None
     actor: str | None = None
+    id: str | None = None
+
+
+class EventView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An event as the outside sees it: `at` is ISO 8601 UTC."""
+
+    type: EventType
+    seq: int
+    epoch: str
+    at: str
+    session_id: str | None = None
+    user_id: str | None = None
+    fence: int | None = None
+    ticket: int | None = None
+    cause: str | None = None
+    connection_id: str | None = None
+    tab: str | None = None
+    actor: str | None = None
+
+
+def view(event: Event) -> EventView:
+    """The view of `event`."""
+    fields = {name: getattr(event, name) for name in EventView.__struct_fields__}
+    return EventView(**{**fields, "at": iso(event.at)})

@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from server.http import (
     analytics,
+    events,
     files,
     fixed,
     health,
@@ -47,6 +48,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *sessions.OPERATIONS,
     *interviews.OPERATIONS,
     *analytics.OPERATIONS,
+    *events.OPERATIONS,
     *users.OPERATIONS,
     *plan.OPERATIONS,
     get_openapi,

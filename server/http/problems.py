@@ -105,6 +105,7 @@ STATUS: dict[type[errors.PresenceError], HTTPStatus] = {
     errors.RedisFullError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.RedisRefusedError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.WrongRedisError: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.TooManyReadersError: HTTPStatus.SERVICE_UNAVAILABLE,
     HistoryAwayError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.PresenceError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }

@@ -68,7 +68,9 @@ def query_of(request: Request, kind: Any) -> Any:  # noqa: ANN401 - the type is 
         query = msgspec.convert(dict(given), kind, strict=False)
     except msgspec.ValidationError as error:
         raise InvalidError(f"In the query: {in_words(error, kind)}.") from error
-    null = [name for name in given if getattr(query, name) is None]  # msgspec takes the word for it
+    fields = [field for field in msgspec.structs.fields(kind) if field.encode_name in given]
+    # msgspec takes the word for it.
+    null = [field.encode_name for field in fields if getattr(query, field.name) is None]
     if null:
         raise InvalidError(f"In the query: `{null[0]}` can't be null, but it may be left out.")
     return query

@@ -14,6 +14,7 @@ from server.domain.errors import RedisAwayError, RedisRefusedError, UnknownPoolE
 from server.domain.events import Event, EventType
 from server.domain.pool import PoolState
 from server.live.store import Store
+from server.live.stream import Mark
 from server.live.verbs import Snapshot
 
 log = structlog.get_logger(__name__)
@@ -24,14 +25,6 @@ RETRY_S = 0.5
 
 OnEvent = Callable[[str, Event], None]
 OnResync = Callable[[str, Snapshot], None]
-
-
-class _Mark(msgspec.Struct, frozen=True):
-    """What every event has, whatever else it says."""
-
-    type: str
-    seq: int
-    epoch: str
 
 
 _TYPES = frozenset(EventType)
@@ -45,7 +38,7 @@ class _Position:
     epoch: str
     seq: int
 
-    def follows(self, mark: _Mark) -> bool:
+    def follows(self, mark: Mark) -> bool:
         return mark.epoch == self.epoch and mark.seq == self.seq + 1
 
 
@@ -111,9 +104,9 @@ class Follower:
                 return
             else:
                 position.seq = mark.seq
-                self._tell(pool, mark, fields)
+                self._tell(pool, mark, {**fields, "id": entry_id})
 
-    def _tell(self, pool: str, mark: _Mark, fields: dict[str, str]) -> None:
+    def _tell(self, pool: str, mark: Mark, fields: dict[str, str]) -> None:
         """A newer node, in a rolling deploy, may write events that this one does not know."""
         if mark.type in _TYPES:
             self._on_event(pool, msgspec.convert(fields, Event, strict=False))
@@ -142,9 +135,9 @@ def _text(fields: dict[bytes, bytes]) -> dict[str, str]:
     return {name.decode(): value.decode() for name, value in fields.items()}
 
 
-def _mark(fields: dict[str, str]) -> _Mark | None:
+def _mark(fields: dict[str, str]) -> Mark | None:
     """None: somebody else wrote into the stream."""
     try:
-        return msgspec.convert(fields, _Mark, strict=False)
+        return msgspec.convert(fields, Mark, strict=False)
     except msgspec.ValidationError:
         return None

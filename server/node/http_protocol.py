@@ -11,6 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 log = structlog.get_logger(__name__)
 
+ABORT = "presence.abort"  # our ASGI extension: disconnects the client at once, whatever it has yet to take
 MAX_HEAD_BYTES = 16 * 1024
 HEAD_WITHIN_S = 10.0
 
@@ -44,6 +45,7 @@ class PresenceHttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Another request on the same connection."""
         super().on_message_begin()
+        cast("dict[str, Any]", self.scope)["extensions"] = {ABORT: self.transport.abort}
         self._expect_head()
 
     def on_headers_complete(self) -> None:

@@ -1,0 +1,126 @@
+"""The readers of this node's pools: each event is taken from the node's one follower, and encoded once for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from server.domain.errors import TooManyReadersError
+from server.domain.events import Event
+from server.live.store import Store
+from server.live.stream import StreamId, newest
+from server.live.verbs import Snapshot
+from server.node.frames import event_message
+from server.node.hub import Hub
+from server.node.looks import Looks, Show
+from server.node.reader import Reader, Wants
+
+log = structlog.get_logger(__name__)
+
+MOST_READERS = 100
+
+
+class PoolFeed:
+    """The readers of one pool. `live`: the last event that the node has heard of; None until it follows the pool."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.name = name
+        self.store = store
+        self.live: StreamId | None = None
+        self.looks: Looks | None = None
+        self.readers: set[Reader] = set()
+        self._epoch: str | None = None
+
+    def hear(self, event: Event) -> None:
+        """Something happened."""
+        if event.id is None:
+            return
+        self.live = StreamId.parse(event.id)
+        if self.looks is not None and event.session_id is not None:
+            self.looks.note_change(event.session_id)
+        if self.readers:
+            frame = event_message(event)
+            for reader in list(self.readers):
+                reader.hear(event, self.live, frame)
+
+    def begin_anew(self, snapshot: Snapshot) -> None:
+        """The node may have missed something."""
+        is_same = snapshot.state.epoch == self._epoch
+        self.live, self._epoch = StreamId.parse(snapshot.last_event_id), snapshot.state.epoch
+        for reader in list(self.readers):
+            reader.check_place(self.live, is_same=is_same)
+
+    def add(self, reader: Reader, show: Show) -> None:
+        """Another one reads."""
+        self.readers.add(reader)
+        if reader.wants.sessions and self.looks is None:
+            self.looks = Looks(self.store, self.name, show)
+
+    def remove(self, reader: Reader) -> None:
+        """One is gone; with the last one who reads sessions, what was remembered of them goes as well."""
+        self.readers.discard(reader)
+        if not any(each.wants.sessions for each in self.readers):
+            self.looks = None
+
+
+class Feed:
+    """All readers of this node, by pool; `show` makes the object of a session."""
+
+    def __init__(self, store: Store, hub: Hub) -> None:
+        self._store = store
+        self._hub = hub
+        self._pools: dict[str, PoolFeed] = {}
+        self._is_closed = False
+
+    def __len__(self) -> int:
+        return sum(len(pool.readers) for pool in self._pools.values())
+
+    def _pool(self, name: str) -> PoolFeed:
+        if name not in self._pools:
+            self._pools[name] = PoolFeed(self._store, name)
+        return self._pools[name]
+
+    # What the follower and the loops tell
+
+    def on_event(self, name: str, event: Event) -> None:
+        """Tell all readers of the pool, without waiting."""
+        self._pool(name).hear(event)
+
+    def on_resync(self, name: str, snapshot: Snapshot) -> None:
+        """Events may have been missed: the stream knows which, if anybody does."""
+        self._pool(name).begin_anew(snapshot)
+
+    # Readers
+
+    def check_room(self) -> None:
+        """TooManyReadersError if nobody can read from this node now."""
+        if self._is_closed:
+            raise TooManyReadersError("This node is stopping; read from another one.")
+        if len(self) >= MOST_READERS:
+            raise TooManyReadersError(
+                f"{MOST_READERS} read events from this node already, which is as many as may; try again soon."
+            )
+
+    async def open(
+        self, name: str, wants: Wants, after: StreamId | None, *, show: Show, cut: Callable[[], None]
+    ) -> Reader:
+        """A reader of what happens in the pool `after` this event, or from now on. It must be closed.
+
+        `cut` disconnects it at once. TooManyReadersError; RedisAwayError and its kin.
+        """
+        self.check_room()
+        place = await newest(self._store, name) if after is None else (after, None)
+        self.check_room()
+        self._hub.pool(name)  # a pool that was made a moment ago is followed from now on
+        pool = self._pool(name)
+        reader = Reader(pool, wants, place, cut)
+        pool.add(reader, show)
+        return reader
+
+    def close(self) -> None:
+        """End all streams, for good."""
+        self._is_closed = True
+        for pool in self._pools.values():
+            for reader in list(pool.readers):
+                reader.end()

@@ -1,0 +1,81 @@
+"""Reads Server-Sent Events as a browser's EventSource does, and remembers the last id for coming back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from tests.conftest import TEST_API_KEY
+
+PATIENCE_S = 10.0
+KEY = {"Authorization": f"Bearer {TEST_API_KEY}"}
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a browser would dispatch."""
+
+    name: str
+    data: dict[str, Any]
+    id: str | None
+
+
+class Stream:
+    """A stream that is open. `last_id` is what a browser would resume with."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.response = response
+        self.last_id = ""
+        self.comments = 0
+        self._messages = self._read()
+
+    async def _read(self) -> AsyncIterator[Message]:
+        fields: dict[str, str] = {}
+        async for line in self.response.aiter_lines():
+            name, _, value = line.partition(": ")
+            if line.startswith(":"):
+                self.comments += 1
+            elif line:
+                fields[name] = value
+            elif fields:
+                self.last_id = fields.get("id", self.last_id)
+                if "data" in fields:
+                    yield Message(fields["event"], json.loads(fields["data"]), fields.get("id"))
+                fields = {}
+
+    async def next(self, *names: str) -> Message:
+        """The next message, of these names if any are given; those of others are passed over."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                message = await anext(self._messages)
+                if not names or message.name in names:
+                    return message
+
+    async def take(self, count: int, *names: str) -> list[Message]:
+        """The next messages."""
+        return [await self.next(*names) for _ in range(count)]
+
+    async def rest(self) -> list[Message]:
+        """All that comes until the server ends the stream."""
+        async with asyncio.timeout(PATIENCE_S):
+            return [message async for message in self._messages]
+
+
+@asynccontextmanager
+async def reading(url: str, last_id: str | None = None, **params: str) -> AsyncIterator[Stream]:
+    """Read the events of a server; `params` as in the query."""
+    headers = KEY if last_id is None else {**KEY, "Last-Event-ID": last_id}
+    async with (
+        httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False) as http,
+        http.stream("GET", f"{url}/v1/events", params=params, headers=headers) as response,
+    ):
+        if response.status_code != httpx.codes.OK:
+            await response.aread()
+        assert response.status_code == httpx.codes.OK, response.text
+        yield Stream(response)
