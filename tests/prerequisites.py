@@ -46,7 +46,10 @@ PREREQUISITES = {
         Prerequisite("psql", "the psql commands of the documentation", "postgresql-client"),
         Prerequisite("pgbouncer", "Supabase's poolers, and TLS to the database", "pgbouncer"),
         Prerequisite("postgres-15", "the oldest Postgres that is supported", "postgresql-15"),
-        Prerequisite("openssl", "TLS to the database", "openssl"),
+        Prerequisite("openssl", "TLS to the database, and behind a proxy", "openssl"),
+        Prerequisite("tmux", "the live terminal view", "tmux"),
+        Prerequisite("nginx", "the example for nginx", "nginx-light"),
+        Prerequisite("caddy", "the example for Caddy", "caddy"),
     )
 }
 
