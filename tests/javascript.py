@@ -14,6 +14,7 @@ from tests.prerequisites import PREREQUISITES, all_required
 
 ROOT = Path(__file__).parent.parent
 CLIENT = ROOT / "client_js"
+PROJECTS = ("tsconfig.json", "tsconfig.pages.json")
 COMPILER = CLIENT / "node_modules" / "typescript" / "bin" / "tsc"
 PATIENCE_S = 300
 
@@ -22,7 +23,9 @@ def sources() -> Iterator[Path]:
     """Every JavaScript file of ours."""
     pages = ROOT / "server" / "pages" / "files"
     components = ROOT / "presence_tracker" / "src" / "presence_tracker" / "streamlit_ui"
-    for folder in (CLIENT, CLIENT / "client", CLIENT / "testing", pages, components):
+    tests = ROOT / "tests" / "dashboard"
+    folders = (CLIENT, CLIENT / "client", CLIENT / "testing", pages, pages / "dashboard", components, tests)
+    for folder in folders:
         yield from sorted(folder.glob("*.js"))
 
 
@@ -36,7 +39,7 @@ def check_types(node: str) -> bool:
     """Whether the compiler finds nothing. It is installed first if need be."""
     if not COMPILER.exists() and not _run("npm", "ci", "--no-audit", "--no-fund"):
         return False
-    return _run(node, str(COMPILER), "--project", ".")
+    return all([_run(node, str(COMPILER), "--project", project) for project in PROJECTS])
 
 
 def _run(*command: str, source: Path | None = None) -> bool:
