@@ -11,6 +11,7 @@ from typing import Protocol
 
 import httpx
 import pytest
+from httpx_sse import EventSource
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -18,7 +19,7 @@ from server.embedded.child import LOOPBACK
 from tests.certificates import Certificate, make_ca, sign
 from tests.frontends import HOST, Caddy, Frontend, Nginx
 from tests.integration.conftest import MakeSite, Site
-from tests.outside import Outside, answers, greet
+from tests.outside import NAMED, Outside, answers, greet
 
 TRUSTED = (LOOPBACK,)
 # nginx cuts what is silent for so long; we are, for longer, and meanwhile so many pings come.
@@ -151,6 +152,23 @@ class TestTheOuterAddress:
         async with httpx.AsyncClient() as http:
             answer = await http.get(f"http://{LOOPBACK}:{front.http_port}/dashboard", headers={"Host": HOST})
         assert (answer.status_code, answer.headers["location"]) == (301, f"https://{HOST}/dashboard")
+
+
+async def test_an_event_passes_the_proxy_while_the_stream_is_open(
+    make_site: MakeSite, put: Put, kind: type[Frontend]
+) -> None:
+    outside = await put(kind, await make_site())
+    asked = outside.http.build_request(
+        "GET", "/v1/events", params={"types": "session_started"}, extensions=NAMED
+    )
+    stream = await outside.http.send(asked, stream=True)
+    try:
+        opened = await outside.open()
+        async with asyncio.timeout(PATIENCE_S):
+            event = await anext(event async for event in EventSource(stream).aiter_sse() if event.data)
+        assert (event.event, event.json()["session_id"]) == ("session_started", opened["session_id"])
+    finally:
+        await stream.aclose()
 
 
 async def test_pages_of_a_node_that_stops_find_the_next_one(
