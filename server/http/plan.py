@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated
 
+import anyio
 import msgspec
+from starlette.requests import Request
 
 from persistence.errors import POSTGRES_AWAY
 from persistence.plan.limits import LimitsError, limits_of
-from persistence.plan.planning import Plan, Question, Target, plan_from_history
+from persistence.plan.planning import Plan, Question, Target
+from persistence.plan.recorded import Recorded
+from persistence.planner import plan_in_a_process
 from server.http.auth import Access
 from server.http.problems import HistoryAwayError, InvalidError
 from server.http.routing import Answer, Call, Operation, PoolParams, operation
 
-# One plan at a time, for at most some seconds: the rest of the process stays as quick as it is.
-_ONE_AT_A_TIME = ThreadPoolExecutor(max_workers=1, thread_name_prefix="plan")
+# A plan of the largest size takes seconds and one core.
+_ONE_AT_A_TIME = anyio.CapacityLimiter(1)
+NOBODY_READS_IT = 499
 
 
 class PlanParams(PoolParams, frozen=True):
@@ -46,11 +49,28 @@ async def get_plan(call: Call[None, PlanParams]) -> Answer:
         raise InvalidError(f"In the query: {error} - at `$.limits`.") from None
     question = Question(limits, Target(asked.target_wait_s, asked.percent), call.pool)
     try:
-        demand = await arrivals.demand(call.pool, asked.days)
+        recorded = await arrivals.recorded(call.pool, asked.days)
     except POSTGRES_AWAY as error:
         raise HistoryAwayError("Postgres does not answer: the history can't be read now.") from error
-    loop = asyncio.get_running_loop()
-    return Answer(await loop.run_in_executor(_ONE_AT_A_TIME, plan_from_history, demand, question))
+    plan = await _planned(recorded, question, call.request)
+    return Answer(status=NOBODY_READS_IT) if plan is None else Answer(plan)
+
+
+async def _planned(recorded: Recorded, question: Question, asked_by: Request) -> Plan | None:
+    """None if who asked for it leaves meanwhile: then nobody works on it any more."""
+    plan = None
+    async with anyio.create_task_group() as group:
+        group.start_soon(_cancel_when_gone, asked_by, group.cancel_scope)
+        async with _ONE_AT_A_TIME:
+            plan = await plan_in_a_process(recorded, question)
+        group.cancel_scope.cancel()
+    return plan
+
+
+async def _cancel_when_gone(request: Request, work: anyio.CancelScope) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    work.cancel()
 
 
 OPERATIONS: tuple[Operation, ...] = (get_plan,)

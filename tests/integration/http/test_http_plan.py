@@ -7,10 +7,13 @@ import json
 import random
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import psutil
 import pytest
+from websockets.asyncio.client import connect as connect_ws
 
 from persistence.connect import connect
 from persistence.repository import Repository
@@ -20,9 +23,11 @@ from tests.commands import complaints, presence
 from tests.conftest import TEST_API_KEY, Serve
 from tests.contract.persistence_model import row
 from tests.integration.http.api import Api, outcome
+from tests.visitor import OPTIONS
 
 PATH = "/v1/analytics/plan"
 DAY_MS = 86_400_000
+PATIENCE_S = 30.0
 
 
 def weeks(days: int = 30, a_day: int = 30) -> list[PresenceRow]:
@@ -89,14 +94,74 @@ async def test_a_pool_without_history_is_told_so(api: Api) -> None:
     assert plan["warnings"][0].startswith("Too few data for a plan: 0 finished interviews")
 
 
-async def test_the_server_goes_on_while_it_plans(api: Api) -> None:
+async def planners(count: int) -> list[psutil.Process]:
+    """The processes that plan, as soon as there are so many."""
+    async with asyncio.timeout(PATIENCE_S):
+        while len(found := _planners()) != count:  # noqa: ASYNC110 - only the process table tells
+            await asyncio.sleep(0.005)
+    return found
+
+
+def _planners() -> list[psutil.Process]:
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if "persistence.planner" in child.cmdline():
+                found.append(child)
+    return found
+
+
+async def test_people_are_served_while_a_plan_is_made(api: Api) -> None:
+    """However long it takes: here it stands still until they have been."""
+    anna = await api.open("anna")
     planning = asyncio.create_task(api.ok("GET", PATH, limits="1..50"))
-    answered = 0
-    while not planning.done():
-        assert (await api.call("GET", "/healthz")).status_code == 200
-        answered += 1
+    (planner,) = await planners(1)
+    planner.suspend()
+    assert (await api.call("GET", "/healthz")).status_code == 200
+    assert (await api.browser(anna["token"]).beat(anna["session_id"])).status_code == 200
+    assert (await api.claim(anna["session_id"])).status_code == 200
+    async with connect_ws(api.url.replace("http", "ws", 1) + "/ws", **OPTIONS) as socket:
+        await socket.send(json.dumps({"type": "hello", "token": anna["token"], "tab": "t1"}))
+        assert json.loads(await socket.recv())["type"] == "welcome"
+        await socket.send(json.dumps({"type": "heartbeat", "seq": 1}))
+        while json.loads(await socket.recv()) != {"type": "ack", "seq": 1}:
+            pass
+    assert not planning.done()
+    planner.resume()
     assert (await planning)["smallest"]
-    assert answered > 3
+    await planners(0)
+
+
+async def test_one_plan_is_made_at_a_time(api: Api) -> None:
+    first, second = (asyncio.create_task(api.ok("GET", PATH, limits="1..8")) for _ in range(2))
+    (planner,) = await planners(1)
+    planner.suspend()
+    # The second has read its history by now, or comes to it later: there is no other planner either way.
+    for _ in range(20):
+        assert (await api.call("GET", "/healthz")).status_code == 200
+        assert _planners() == [planner]
+    assert not first.done()
+    assert not second.done()
+    planner.resume()
+    assert await first == await second
+
+
+async def test_nobody_works_on_a_plan_for_which_nobody_waits(api: Api) -> None:
+    given_up = asyncio.create_task(api.ok("GET", PATH))
+    (planner,) = await planners(1)
+    planner.suspend()
+    waiting = asyncio.create_task(api.ok("GET", PATH, limits="1..3"))
+    given_up.cancel()
+    assert [each["limit"] for each in (await waiting)["limits"]] == [1, 2, 3]
+    assert not planner.is_running()
+
+
+async def test_a_planner_that_comes_to_grief_costs_its_own_plan_only(api: Api) -> None:
+    planning = asyncio.create_task(api.call("GET", PATH))
+    (planner,) = await planners(1)
+    planner.kill()
+    assert (await planning).status_code == 500
+    assert (await api.ok("GET", PATH, limits="1..3"))["limits"]
 
 
 @pytest.mark.parametrize(
