@@ -93,3 +93,4 @@ class SessionRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     connection_id: str | None = None
     tab: str | None = None
     visible: bool | None = None
+    waiting_since: int | None = None

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
-import structlog
+from msgspec import structs
 
-from server.domain.errors import TooManyReadersError
-from server.domain.events import Event
+from server.domain.errors import PresenceError, TooManyReadersError
+from server.domain.events import Event, EventType
+from server.domain.pool import Capacity, PoolState
 from server.live.store import Store
 from server.live.stream import StreamId, newest
 from server.live.verbs import Snapshot
-from server.node.frames import event_message
-from server.node.hub import Hub
+from server.node.frames import event_message, message
+from server.node.front import Fronts
+from server.node.hub import Hub, LocalPool
 from server.node.looks import Looks, Show
 from server.node.reader import Reader, Wants
-
-log = structlog.get_logger(__name__)
 
 MOST_READERS = 100
 
@@ -29,6 +30,8 @@ class PoolFeed:
         self.store = store
         self.live: StreamId | None = None
         self.looks: Looks | None = None
+        self.fronts = Fronts(store, name)
+        self.line: bytes | None = None
         self.readers: set[Reader] = set()
         self._epoch: str | None = None
 
@@ -39,6 +42,8 @@ class PoolFeed:
         self.live = StreamId.parse(event.id)
         if self.looks is not None and event.session_id is not None:
             self.looks.note_change(event.session_id)
+        if event.type is EventType.WAITING and event.session_id is not None:
+            self.fronts.forget(event.session_id)
         if self.readers:
             frame = event_message(event)
             for reader in list(self.readers):
@@ -50,6 +55,14 @@ class PoolFeed:
         self.live, self._epoch = StreamId.parse(snapshot.last_event_id), snapshot.state.epoch
         for reader in list(self.readers):
             reader.check_place(self.live, is_same=is_same)
+
+    def who_want_capacity(self) -> Iterator[Reader]:
+        """The readers that are told how full the pool is."""
+        return (reader for reader in self.readers if reader.wants.capacity)
+
+    def who_want_line(self) -> Iterator[Reader]:
+        """The readers that are told of the line."""
+        return (reader for reader in self.readers if reader.wants.line)
 
     def add(self, reader: Reader, show: Show) -> None:
         """Another one reads."""
@@ -91,6 +104,34 @@ class Feed:
         """Events may have been missed: the stream knows which, if anybody does."""
         self._pool(name).begin_anew(snapshot)
 
+    def wants_capacity(self, name: str) -> bool:
+        """Whether anybody here wants to know how full the pool is."""
+        return any(self._pool(name).who_want_capacity())
+
+    def tell_capacity(self, pool: LocalPool, state: PoolState, *, is_news: bool) -> bool:
+        """The pool stands like this; False if all readers knew."""
+        shown = pool.capacity(state)
+        counts = _counts(shown)
+        readers = [
+            reader for reader in self._pool(pool.name).who_want_capacity() if is_news or reader.told != counts
+        ]
+        frame = message("capacity", shown) if readers else b""
+        for reader in readers:
+            reader.told = counts
+            reader.show("capacity", frame)
+        return bool(readers)
+
+    async def tell_line(self, pool: LocalPool) -> None:
+        """Tell those who want to know what has changed of the line. Nothing is read while there are none."""
+        feed = self._pool(pool.name)
+        if not any(feed.who_want_line()):
+            return
+        with suppress(PresenceError):  # Redis is away: a second later this is tried again
+            before, feed.line = feed.line, await feed.fronts.frame(pool.line)
+            if feed.line is not None and feed.line != before:
+                for reader in feed.who_want_line():
+                    reader.show("line", feed.line)
+
     # Readers
 
     def check_room(self) -> None:
@@ -116,7 +157,23 @@ class Feed:
         pool = self._pool(name)
         reader = Reader(pool, wants, place, cut)
         pool.add(reader, show)
+        try:
+            await self._tell_first(reader, self._hub.pool(name))
+        except BaseException:
+            reader.close()
+            raise
         return reader
+
+    async def _tell_first(self, reader: Reader, pool: LocalPool) -> None:
+        """How things stand, at once, unless something newer came meanwhile."""
+        if reader.wants.capacity:
+            state = await self._store.state(pool.name)
+            if reader.told is None:
+                self.tell_capacity(pool, state, is_news=False)
+        if reader.wants.line:
+            frame = await self._pool(pool.name).fronts.frame(pool.line)
+            if frame is not None:
+                reader.show("line", frame)
 
     def close(self) -> None:
         """End all streams, for good."""
@@ -124,3 +181,8 @@ class Feed:
         for pool in self._pools.values():
             for reader in list(pool.readers):
                 reader.end()
+
+
+def _counts(shown: Capacity) -> Capacity:
+    """A capacity without what changes all the time."""
+    return structs.replace(shown, as_of="", eta_s=None, eta_max_s=None)

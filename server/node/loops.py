@@ -165,9 +165,11 @@ class Loops:
             await pool.changed.wait()
             pool.changed.clear()
             pushed = False
-            if pool.watchers:
+            if pool.watchers or self._node.feed.wants_capacity(pool.name):
                 with self._node.unless_redis_is_away():
-                    pushed = await _push_capacity(pool, await self._store.state(pool.name))
+                    state = await self._store.state(pool.name)
+                    is_news = await _push_capacity(pool, state)
+                    pushed = self._node.feed.tell_capacity(pool, state, is_news=is_news) or is_news
             await asyncio.sleep(CAPACITY_AT_MOST_EVERY_S if pushed else CAPACITY_LOOK_EVERY_S)
 
     async def _line(self, pool: LocalPool) -> None:
@@ -183,6 +185,7 @@ class Loops:
             else:
                 pool.line.estimate(loop.time())
             await _push_places(pool)
+            await self._node.feed.tell_line(pool)
             if pool.line.is_news():
                 pool.changed.set()
             await asyncio.sleep(LINE_EVERY_S)

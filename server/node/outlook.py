@@ -71,6 +71,11 @@ class Line:
         )
 
     @property
+    def snapshot(self) -> Snapshot | None:
+        """The latest one."""
+        return self._snapshot
+
+    @property
     def waits(self) -> bool:
         """Whether anybody waits, or has an offer."""
         return self.length > 0

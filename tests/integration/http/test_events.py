@@ -48,3 +48,54 @@ async def test_a_bad_last_event_id_is_refused_in_words(api: Api, bad: str) -> No
     assert outcome(response) == (422, "invalid")
     assert "Last-Event-ID must be the id of an event" in response.json()["detail"]
     assert outcome(await api.call("GET", "/v1/events", last_event_id=bad)) == (422, "invalid")
+
+
+async def test_how_full_it_is_is_told_at_once_and_on_each_change(api: Api) -> None:
+    async with reading(api.url, **{"with": "capacity", "types": ""}) as stream:
+        first = await stream.next()
+        assert first.data.keys() == (await api.ok("GET", "/v1/capacity")).keys()
+        anna = await api.open("anna")
+        await api.claim(anna["session_id"])
+        while (last := await stream.next()).data["active"] == 0:
+            pass
+    assert (first.name, first.id, first.data["active"]) == ("capacity", None, 0)
+    assert (last.data["sessions_online"], last.data["active"], last.data["available"]) == (1, 1, 2)
+
+
+async def test_the_line_is_told_in_order_with_names_and_since_when(api: Api) -> None:
+    await api.ok("PUT", "/v1/pools/main", {"limit": 1, "offer_s": 90})
+    sessions = [(await api.open(user))["session_id"] for user in ("anna", "ben", "carla")]
+    for session_id in sessions:
+        await api.claim(session_id)
+    async with reading(api.url, **{"with": "line", "types": "waiting"}) as stream:
+        while len((line := await stream.next("line")).data["sessions"]) < 2:
+            pass
+        ben, carla = line.data["sessions"]
+        await api.complete(sessions[0])
+        while (offered := await stream.next("line")).data["offered"] == 0:
+            pass
+    assert line.id is None
+    assert (line.data["pool"], line.data["waiting"], line.data["offered"]) == ("main", 2, 0)
+    assert (ben["user_id"], ben["state"], ben["position"], ben["ready"]) == ("ben", "waiting", 1, True)
+    assert (carla["session_id"], carla["position"]) == (sessions[2], 2)
+    assert ben["since"] < carla["since"]
+    assert {"eta_s", "eta_max_s"} < ben.keys()
+    assert [(who["user_id"], who["state"]) for who in offered.data["sessions"]] == [
+        ("ben", "offered"),
+        ("carla", "waiting"),
+    ]
+
+
+async def test_a_session_is_told_as_it_is_after_each_event_that_concerns_it(api: Api) -> None:
+    async with reading(api.url, **{"with": "sessions", "types": "granted"}) as stream:
+        anna = (await api.open("anna", current_page="home"))["session_id"]
+        opened = await stream.next()
+        shown = await api.session(anna)
+        await api.claim(anna)
+        granted, after = await stream.take(2)
+        await api.complete(anna)
+        gone = await stream.next()
+    assert (opened.name, opened.id, opened.data) == ("session", None, shown)
+    assert (granted.name, after.name) == ("granted", "session")
+    assert after.data["interview"]["state"] == "granted"
+    assert (gone.name, gone.data) == ("session_gone", {"session_id": anna})
