@@ -15,6 +15,17 @@ BATCHES_AT_ONCE = 2
 Write = Callable[[Sequence[PresenceRow]], Awaitable[list[Outcome]]]
 
 
+async def side_by_side(work: Callable[[], Awaitable[None]]) -> None:
+    """Let so many do it at the same time, until all are through. The first error ends all, and is raised."""
+    workers = [asyncio.ensure_future(work()) for _ in range(BATCHES_AT_ONCE)]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+
+
 class Drain:
     """Writes the dirty sessions of a pool, about `most` rows and no more.
 
@@ -32,23 +43,19 @@ class Drain:
         self._left_out: set[str] = set()
         self._in_hand: set[str] = set()
         self._taking = asyncio.Lock()
+        self._has_more = True
 
     async def run(self) -> None:
         """Run until nothing is left to be taken. The first error ends all, and is raised."""
-        while rows := await self._take():
-            workers = [asyncio.create_task(self._work(rows))]
-            workers += [asyncio.create_task(self._work(())) for _ in range(BATCHES_AT_ONCE - 1)]
-            try:
-                await asyncio.gather(*workers)
-            finally:
-                for worker in workers:
-                    worker.cancel()
-                await asyncio.gather(*workers, return_exceptions=True)
+        # Again: one may have found nothing, though what was in the other's hands came to be dirty anew.
+        while self._has_more:
+            self._has_more = False
+            await side_by_side(self._work)
 
-    async def _work(self, rows: Sequence[PresenceRow]) -> None:
-        while rows := rows or await self._take():
+    async def _work(self) -> None:
+        while rows := await self._take():
+            self._has_more = True
             await self._finish(rows)
-            rows = ()
 
     async def _take(self) -> list[PresenceRow]:
         """The next rows that are in nobody's hand; none when it is enough for this time."""
@@ -56,10 +63,10 @@ class Drain:
             if self._rest <= 0:
                 return []
             # What is in hand was dirty for longest, so it is in front. It may be confirmed at this moment, and others
-            # may move up: they are passed over, and met by the next call.
-            skip = len(self._in_hand)
-            taken = await self._source.take(self._pool, self._batch + len(self._left_out), skip)
+            # may move up: they are passed over, and met by the next call. What was in hand before the call is known
+            # after it too: its state was read before it was confirmed.
             known = self._in_hand | self._left_out
+            taken = await self._source.take(self._pool, self._batch + len(self._left_out), len(self._in_hand))
             rows = [row for row in taken if row[0] not in known]
             self._in_hand.update(row[0] for row in rows)
             self._rest -= len(rows)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -15,12 +16,13 @@ import asyncpg
 import structlog
 
 from persistence.drain import BATCH, Drain
-from persistence.errors import POSTGRES_AWAY, SourceAwayError
-from persistence.port import DirtySessions, Outcome
+from persistence.errors import POSTGRES_AWAY, SourceAwayError, UnwritableRowsError
+from persistence.port import DirtySessions, Outcome, Touched
 from persistence.repository import Repository
 from persistence.retention import Retention
 from persistence.rows import PoolRow, PresenceRow
 from persistence.sieve import Sieve
+from persistence.touching import Touching
 
 FIRST_RETRY_S = 0.25
 LONGEST_RETRY_S = 5.0
@@ -208,7 +210,7 @@ class Flusher:
         # Also who flushes nothing says in `/readyz` whether Postgres is there.
         await (self._repository.write_pools(mine) if mine else self._repository.ping())
         for row in mine:
-            await self._source.touch(row.pool)
+            await Touching(self._source, self._move, row.pool, batch=self._size).run()
             await self._drain(row.pool)
         # Not before: one that answers, but takes no sessions, does not come back with each try.
         self._postgres.answered()
@@ -227,13 +229,27 @@ class Flusher:
         most = waiting + self._batch
         await Drain(self._source, self._write, pool, batch=self._size, most=most).run()
 
+    async def _move(self, touched: Touched) -> Sequence[str]:
+        """Write `last_seen` alone; the sessions whose rows have to be written whole."""
+        with self._timed():
+            try:
+                return await self._repository.move(touched)
+            except UnwritableRowsError:
+                # Which of them it is will be found when they are written whole.
+                return touched.session_ids
+
     async def _write(self, rows: Sequence[PresenceRow]) -> list[Outcome]:
-        began = self._clock()
-        outcomes = await self._sieve.write(rows)
-        self._slowest_s = max(self._slowest_s, self._clock() - began)
+        with self._timed():
+            outcomes = await self._sieve.write(rows)
         if outcomes:
             self._postgres.answered()
         return outcomes
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        began = self._clock()
+        yield
+        self._slowest_s = max(self._slowest_s, self._clock() - began)
 
     def _take_less(self, error: Exception) -> None:
         """A Postgres that is too slow for a batch may be quick enough for a smaller one."""

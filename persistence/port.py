@@ -31,6 +31,22 @@ class Outcome(NamedTuple):
     final: bool = False
 
 
+FROM_THE_START = -1
+
+
+class Touched(NamedTuple):
+    """Sessions whose `last_seen` has just moved, each with its version; nothing else of them is to be written.
+
+    `parts`: by which the live state knows them until they are acked; `cursor`: where to go on, None when all are done.
+    """
+
+    parts: Sequence[str]
+    session_ids: Sequence[str]
+    versions: Sequence[int]
+    last_seen_ms: Sequence[int]
+    cursor: int | None
+
+
 class DirtySessions(Protocol):
     """Where changed sessions are taken from, and acked to once their rows are committed.
 
@@ -46,8 +62,15 @@ class DirtySessions(Protocol):
     async def release_lease(self, pool: str, holder: str) -> None:
         """Give the lease back, if it is still this holder's."""
 
-    async def touch(self, pool: str) -> None:
-        """Bring `last_seen` of everyone present or in permit grace up to date, and mark them dirty."""
+    async def touch(self, pool: str, limit: int, cursor: int = FROM_THE_START) -> Touched:
+        """Bring `last_seen` of everyone present or in permit grace up to date, about `limit` of them a call.
+
+        Nobody becomes dirty by it; who is dirty already is left to `take`. From the start again, those become dirty
+        that were touched before and never acked.
+        """
+
+    async def ack_touch(self, pool: str, touched: Touched, missed: Sequence[str]) -> None:
+        """Confirm what was touched after commit. `missed` become dirty: their rows are to be written whole."""
 
     async def take(self, pool: str, limit: int, skip: int = 0) -> Sequence[PresenceRow]:
         """Up to `limit` dirty sessions with their state, the longest dirty first. None: all are clean.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from operator import itemgetter
 
 import asyncpg
 
 from persistence.errors import RefusedByTriggerError, UnwritableRowsError
 from persistence.patience import ANSWER_WITHIN_S, WORK_WITHIN_S, Connection, transaction
-from persistence.port import Outcome
+from persistence.port import Outcome, Touched
 from persistence.rows import PoolRow, PresenceRow
 from persistence.statements import statements
 
@@ -52,13 +53,9 @@ class Repository:
             return []
         # Two flushers that write the same rows in different order would deadlock.
         ordered = sorted(rows, key=itemgetter(0))
-        try:
+        with _refusals():
             async with transaction(self._pool, self._work_s) as connection:
                 kept = await self._write(connection, ordered)
-        except asyncpg.RaiseError as error:
-            raise RefusedByTriggerError(str(error)) from error
-        except _CONTENT_ERRORS as error:
-            raise UnwritableRowsError(str(error)) from error
         if not kept:
             return [Outcome(row.session_id, row.version, row.last_seen_ms) for row in ordered]
         return [_outcome(row, kept.get(row.session_id)) for row in ordered]
@@ -70,6 +67,22 @@ class Repository:
             return {}
         records = await connection.fetch(self._sql["kept"], [row.session_id for row in rows])
         return {record["session_id"]: record for record in records}
+
+    async def move(self, touched: Touched) -> list[str]:
+        """Move `last_seen` of rows that are otherwise as they should be; returns the sessions of the others.
+
+        Those have no active row of that version. A row that was seen later already is left alone. Raises
+        UnwritableRowsError when a row is not taken; then nothing was changed.
+        """
+        columns = (touched.session_ids, touched.versions, touched.last_seen_ms)
+        with _refusals():
+            async with transaction(self._pool, self._work_s) as connection:
+                await connection.execute(self._sql["by_id"])
+                moved = await connection.execute(self._sql["move_last_seen"], *columns)
+                if moved == f"UPDATE {len(touched.session_ids)}":
+                    return []
+                missed = await connection.fetch(self._sql["missed"], *columns)
+        return [record["session_id"] for record in missed]
 
     async def write_pools(self, rows: Sequence[PoolRow]) -> None:
         """Note the pools' limits and modes as of now."""
@@ -117,6 +130,17 @@ class Repository:
     async def _fetch(self, name: str, *arguments: object) -> list[asyncpg.Record]:
         async with transaction(self._pool, self._work_s) as connection:
             return await connection.fetch(self._sql[name], *arguments)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Tell rows that Postgres does not take from a Postgres that does not serve."""
+    try:
+        yield
+    except asyncpg.RaiseError as error:
+        raise RefusedByTriggerError(str(error)) from error
+    except _CONTENT_ERRORS as error:
+        raise UnwritableRowsError(str(error)) from error
 
 
 def _outcome(row: PresenceRow, kept: asyncpg.Record | None) -> Outcome:

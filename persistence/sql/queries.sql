@@ -53,6 +53,36 @@ select session_id, version, status,
 from :"schema".presence
 where session_id = any($1::text[]);
 
+-- name: by_id
+-- For what move_last_seen is to do: look its rows up one by one in the order of their ids, whatever else seems cheaper.
+select set_config('enable_hashjoin', 'off', true), set_config('enable_seqscan', 'off', true);
+
+-- name: move_last_seen
+-- Only of rows that are as the live state has them but for last_seen. No index holds it, so none is written.
+update :"schema".presence as kept
+set last_seen = to_timestamp(given.last_seen / 1e3::float8)
+from (
+  select * from unnest($1::text[], $2::bigint[], $3::bigint[]) as given (session_id, version, last_seen)
+  -- In the order in which all others lock rows: two of them would deadlock.
+  order by session_id collate "C"
+) as given
+where kept.session_id = given.session_id
+  and kept.version = given.version
+  and kept.status = 'active'
+  and kept.last_seen < to_timestamp(given.last_seen / 1e3::float8);
+
+-- name: missed
+-- Those of $1 that move_last_seen did not find as they should be.
+select session_id
+from unnest($1::text[], $2::bigint[], $3::bigint[]) as given (session_id, version, last_seen)
+where not exists (
+  select from :"schema".presence as kept
+  where kept.session_id = given.session_id
+    and kept.version = given.version
+    and kept.status = 'active'
+    and kept.last_seen >= to_timestamp(given.last_seen / 1e3::float8)
+);
+
 -- name: write_pools
 insert into :"schema".presence_pools (pool, "limit", mode)
 select pool, "limit", mode

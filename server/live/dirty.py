@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from functools import wraps
+from itertools import count, repeat
 from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 
 from persistence.errors import SourceAwayError
-from persistence.port import Backlog, Outcome
+from persistence.port import FROM_THE_START, Backlog, Outcome, Touched
 from persistence.rows import PoolRow, PresenceRow
 from server.domain.errors import RedisAwayError, RedisFullError, RedisRefusedError, UnknownPoolError
 from server.live.store import Store
 
 # A script holds Redis for as long as it runs: a few milliseconds for so many.
 SESSIONS_PER_CALL = 500
-NEWEST = -1
 GIVE_BACK = 0
 
 _encode = msgspec.msgpack.Encoder().encode
+# False where the record has no such field.
+_Values = list[str | bool]
+_decode_records = msgspec.msgpack.Decoder(list[_Values]).decode
+_decode_touched = msgspec.msgpack.Decoder(tuple[list[str], list[int]]).decode
 
 Args = ParamSpec("Args")
 Result = TypeVar("Result")
@@ -60,14 +65,14 @@ _NAMES = (
     "metadata",
 )
 # Those that are not text, and how they are read.
-_READERS: dict[str, Callable[[bytes], int | float]] = {
+_READERS: dict[str, Callable[[str], int | float]] = {
     **dict.fromkeys((name for name in _NAMES if name.endswith("_at")), int),
     "version": int,
     "last_seen": int,
-    "is_in_interview": b"1".__eq__,
+    "is_in_interview": "1".__eq__,
     "waited_s": float,
 }
-_READERS_IN_ORDER = tuple(_READERS.get(name, bytes.decode) for name in _NAMES)
+_READERS_IN_ORDER = tuple(_READERS.get(name) for name in _NAMES)
 
 
 class StoreDirtySessions:
@@ -75,6 +80,8 @@ class StoreDirtySessions:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._name = secrets.token_hex(4)
+        self._parts = count(1)
 
     @_as_the_port_says
     async def pools(self) -> Sequence[PoolRow]:
@@ -97,26 +104,44 @@ class StoreDirtySessions:
         await self._store.scripts.run("flush_lease", self._store.keys(pool), holder, GIVE_BACK)
 
     @_as_the_port_says
-    async def touch(self, pool: str) -> None:
-        """Bring `last_seen` of everyone present or in permit grace up to date, and mark them dirty."""
+    async def touch(self, pool: str, limit: int, cursor: int = FROM_THE_START) -> Touched:
+        """Bring `last_seen` of everyone present or in permit grace up to date; see the port."""
         keys = self._store.keys(pool)
-        rank = NEWEST
-        while True:
-            _, rank = await self._store.scripts.run("touch", keys, rank, SESSIONS_PER_CALL)
-            if rank < 0:
-                return
+        parts: list[str] = []
+        touched: list[tuple[str, int, int]] = []
+        while len(touched) < limit:
+            parts.append(f"{self._name}:{next(self._parts)}")
+            most = min(limit - len(touched), SESSIONS_PER_CALL)
+            _, cursor, last_seen_ms, packed = await self._store.scripts.run(
+                "touch", keys, cursor, most, parts[-1]
+            )
+            touched += zip(*_decode_touched(packed), repeat(last_seen_ms), strict=False)
+            if cursor < 0:
+                break
+        session_ids, versions, last_seen = zip(*touched, strict=True) if touched else ((), (), ())
+        return Touched(parts, session_ids, versions, last_seen, None if cursor < 0 else cursor)
+
+    @_as_the_port_says
+    async def ack_touch(self, pool: str, touched: Touched, missed: Sequence[str]) -> None:
+        """Confirm what was touched after commit; see the port."""
+        keys = self._store.keys(pool)
+        for start in range(0, len(missed), SESSIONS_PER_CALL):
+            part = missed[start : start + SESSIONS_PER_CALL]
+            await self._store.scripts.run("touch_ack", keys, _encode(([], part)))
+        await self._store.scripts.run("touch_ack", keys, _encode((touched.parts, [])))
 
     @_as_the_port_says
     async def take(self, pool: str, limit: int, skip: int = 0) -> Sequence[PresenceRow]:
         """Up to `limit` dirty sessions with their state, behind the `skip` longest dirty; see the port."""
         keys = self._store.keys(pool)
-        records: dict[bytes, list[bytes | None]] = {}
+        records: dict[str | bool, _Values] = {}
         while limit > 0:
-            count = min(limit, SESSIONS_PER_CALL)
-            _, gone, *found = await self._store.scripts.run("flush_take", keys, skip, count, *_NAMES)
+            most = min(limit, SESSIONS_PER_CALL)
+            _, gone, packed = await self._store.scripts.run("flush_take", keys, skip, most, *_NAMES)
+            found = _decode_records(packed)
             # Two calls may meet the same session, if Redis's clock was set back between them.
             records.update((values[0], values) for values in found)
-            if len(found) + gone < count:
+            if len(found) + gone < most:
                 break
             skip, limit = skip + len(found), limit - len(found)
         return _rows(records.values())
@@ -127,7 +152,7 @@ class StoreDirtySessions:
         keys = self._store.keys(pool)
         for start in range(0, len(outcomes), SESSIONS_PER_CALL):
             part = outcomes[start : start + SESSIONS_PER_CALL]
-            await self._store.scripts.run("flush_ack", keys, _encode(part))
+            await self._store.scripts.run("flush_ack", keys, _encode(_sorted_out(part)))
 
     @_as_the_port_says
     async def backlog(self, pool: str) -> Backlog:
@@ -150,10 +175,23 @@ class StoreDirtySessions:
         return {each for each in session_ids if await command("EXISTS", keys.session(each))}
 
 
-def _rows(records: Collection[Sequence[bytes | None]]) -> list[PresenceRow]:
+def _sorted_out(outcomes: Sequence[Outcome]) -> tuple[Sequence[object], ...]:
+    """What is committed by columns, which nearly all are, and what was refused one by one."""
+    refused = [outcome for outcome in outcomes if outcome.final or outcome.refused_by is not None]
+    committed = set(outcomes).difference(refused) if refused else outcomes
+    session_ids, versions, last_seen, *_ = zip(*committed, strict=True) if committed else ((), (), ())
+    return session_ids, versions, last_seen, refused
+
+
+def _rows(records: Collection[_Values]) -> list[PresenceRow]:
     """The rows, read column by column, which takes half the time."""
-    columns = [
-        [None if value is None else read(value) for value in column]
-        for read, column in zip(_READERS_IN_ORDER, zip(*records, strict=True), strict=False)
-    ]
+    columns = map(_read, _READERS_IN_ORDER, zip(*records, strict=True))
     return [PresenceRow(*values) for values in zip(*columns, strict=True)]
+
+
+def _read(
+    read: Callable[[str], int | float] | None, column: Sequence[str | bool]
+) -> Sequence[str | int | float | None]:
+    if read is None:
+        return [None if value is False else value for value in column]
+    return [read(value) if isinstance(value, str) else None for value in column]

@@ -6,11 +6,12 @@ until it is given back) and Redis itself; the tests of the real implementation a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 from persistence.errors import SourceAwayError
-from persistence.port import Backlog, Outcome
+from persistence.port import FROM_THE_START, Backlog, Outcome, Touched
 from persistence.rows import PoolRow, PresenceRow
 
 START_MS = 1_700_000_000_000
@@ -44,11 +45,15 @@ class LiveModel:
     limits: dict[str, int] = field(default_factory=lambda: {"main": 3})
     sessions: dict[str, PresenceRow] = field(default_factory=dict)
     dirty: dict[str, int] = field(default_factory=dict)
+    absent: set[str] = field(default_factory=set)
     leases: dict[str, str] = field(default_factory=dict)
     now_ms: int = START_MS
     away: bool = False
     acked: list[Outcome] = field(default_factory=list)
+    acked_touches: list[str] = field(default_factory=list)
+    touched: dict[str, list[str]] = field(default_factory=dict)
     lose_acks: int = 0
+    _names: Iterator[int] = field(default_factory=count)
 
     def change(self, changed: PresenceRow) -> None:
         """A script changes a session: its version rises and it is dirty."""
@@ -67,6 +72,11 @@ class LiveModel:
     def _of(self, pool: str) -> list[PresenceRow]:
         return [self.sessions[sid] for sid in self.dirty if self.sessions[sid].pool == pool]
 
+    def _may_lose_ack(self) -> None:
+        if self.lose_acks:
+            self.lose_acks -= 1
+            raise SourceAwayError("gone before the ack arrived")
+
     async def pools(self) -> Sequence[PoolRow]:
         self._answer()
         return [PoolRow(pool, limit, "open") for pool, limit in self.limits.items()]
@@ -80,12 +90,39 @@ class LiveModel:
         if self.leases.get(pool) == holder:
             del self.leases[pool]
 
-    async def touch(self, pool: str) -> None:
+    async def touch(self, pool: str, limit: int, cursor: int = FROM_THE_START) -> Touched:
         self._answer()
-        for session_id, session in self.sessions.items():
-            if session.pool == pool and session.status == "active":
-                self.sessions[session_id] = session._replace(last_seen_ms=self.now_ms)
+        if cursor == FROM_THE_START:
+            self._mark_what_was_left()
+        here = [s for s in self.sessions.values() if s.pool == pool and self._is_here(s)]
+        first = max(cursor, 0)
+        part = here[first : first + limit]
+        for session in part:
+            self.sessions[session.session_id] = session._replace(last_seen_ms=self.now_ms)
+        clean = [(s.session_id, s.version) for s in part if s.session_id not in self.dirty]
+        name = f"part {next(self._names)}"
+        self.touched[name] = [session_id for session_id, _ in clean]
+        session_ids, versions = zip(*clean, strict=True) if clean else ((), ())
+        after = first + limit if first + limit < len(here) else None
+        return Touched([name], session_ids, versions, [self.now_ms] * len(clean), after)
+
+    def _is_here(self, session: PresenceRow) -> bool:
+        return session.status == "active" and session.session_id not in self.absent
+
+    def _mark_what_was_left(self) -> None:
+        for session_ids in self.touched.values():
+            for session_id in self.sessions.keys() & session_ids:
                 self._mark(session_id)
+        self.touched.clear()
+
+    async def ack_touch(self, pool: str, touched: Touched, missed: Sequence[str]) -> None:
+        self._answer()
+        self._may_lose_ack()
+        self.acked_touches += [session_id for session_id in touched.session_ids if session_id not in missed]
+        for session_id in self.sessions.keys() & missed:
+            self._mark(session_id)
+        for part in touched.parts:
+            self.touched.pop(part, None)
 
     async def take(self, pool: str, limit: int, skip: int = 0) -> Sequence[PresenceRow]:
         self._answer()
@@ -94,9 +131,7 @@ class LiveModel:
 
     async def ack(self, pool: str, outcomes: Sequence[Outcome]) -> None:
         self._answer()
-        if self.lose_acks:
-            self.lose_acks -= 1
-            raise SourceAwayError("gone before the ack arrived")
+        self._may_lose_ack()
         self.acked += outcomes
         for outcome in outcomes:
             self._ack(outcome)

@@ -15,6 +15,7 @@ from persistence.connect import Mode, connect, connect_once, understand
 from persistence.flusher import Flusher
 from persistence.migrations import bring_up_to_date, migrate
 from persistence.plan.history import Arrivals
+from persistence.port import Touched
 from persistence.repository import Repository
 from persistence.rows import PoolRow, PresenceRow
 from persistence.statements import migrations
@@ -162,6 +163,10 @@ async def test_the_repository_does_all_that_it_does_on_swapped_connections(
             await repository.write_pools([PoolRow("main", 3, "open")])
             await repository.ping()
             assert await repository.session("done") == done
+            seen = row("s1").last_seen_ms
+            assert await repository.move(Touched(["part"], ["s1", "done"], [1, 9], [seen, seen], None)) == [
+                "done"
+            ]
             assert len(await repository.sessions("main", status="active", limit=5)) == 1
             assert await repository.stale(0.0) == [("s1", "main")]
             await Arrivals(pool).demand("main", 7)
@@ -209,9 +214,13 @@ async def test_nothing_of_ours_stays_behind_on_a_server_connection(
     url = swapping(database_url)
     await open_all(url)
     async with pool_of(url) as pool:
-        flusher = Flusher(LiveModel(), Repository(pool), holder="node-1")
-        for _ in range(SERVERS):
-            await flusher.flush_once()
+        live = LiveModel()
+        live.change(row())
+        flusher = Flusher(live, Repository(pool), holder="node-1")
+        for _ in range(2 * SERVERS):
+            live.now_ms += 1
+            assert await flusher.flush_once()
+        assert len(live.acked_touches) == 2 * SERVERS - 1
     await migrate(url)
     connection = await connect_once(url)
     for _ in range(SERVERS):
@@ -220,6 +229,8 @@ async def test_nothing_of_ours_stays_behind_on_a_server_connection(
             assert await connection.fetchval("show statement_timeout") == "0"
             assert await connection.fetchval("show lock_timeout") == "0"
             assert await connection.fetchval("show client_min_messages") == "notice"
+            assert await connection.fetchval("show enable_seqscan") == "on"
+            assert await connection.fetchval("show enable_hashjoin") == "on"
             assert await connection.fetchval("show jit") == await default_of(database_url, "jit")
     await connection.close()
 

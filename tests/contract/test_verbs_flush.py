@@ -10,7 +10,7 @@ from persistence.rows import PresenceRow
 from server.domain.errors import SessionEndedError
 from server.domain.session import EndReason
 from server.live.dirty import StoreDirtySessions
-from tests.contract.conftest import POOL, START_MS, Bench
+from tests.contract.conftest import POOL, START_MS, Bench, make_bench
 
 
 def written(row: PresenceRow, **fields: object) -> Outcome:
@@ -110,7 +110,18 @@ async def test_a_stay_that_the_table_holds_as_completed_is_not_tried_for_ever(
     assert await dirty.take(POOL, 10) == []
 
 
-async def test_touch_moves_last_seen_of_the_present_and_of_those_in_permit_grace_only(
+async def clean(bench: Bench, dirty: StoreDirtySessions) -> dict[str, PresenceRow]:
+    """Everything is written; the rows."""
+    rows = await dirty.take(POOL, 5000)
+    await dirty.ack(POOL, [written(row) for row in rows])
+    return {row.session_id: row for row in rows}
+
+
+async def last_seen(bench: Bench, session_id: str) -> int:
+    return int(await bench.redis.hget(f"presence:{{main}}:session:{session_id}", "last_seen"))
+
+
+async def test_touch_moves_last_seen_of_the_present_and_of_those_in_permit_grace_only_and_makes_nobody_dirty(
     bench: Bench, dirty: StoreDirtySessions
 ) -> None:
     here = await bench.connect("here")
@@ -120,24 +131,113 @@ async def test_touch_moves_last_seen_of_the_present_and_of_those_in_permit_grace
     await bench.open("api")
     await bench.drop(graced)
     await bench.pass_time(16, renewing=[here])
-    rows = {row.session_id: row for row in await dirty.take(POOL, 10)}
-    await dirty.ack(POOL, [written(row) for row in rows.values()])
-    await dirty.touch(POOL)
-    touched = {row.session_id: row for row in await dirty.take(POOL, 10)}
-    assert sorted(touched) == ["s-graced", "s-here"]
-    assert {row.last_seen_ms for row in touched.values()} == {START_MS + 16_000}
-    assert touched["s-here"].version == rows["s-here"].version
+    rows = await clean(bench, dirty)
+    touched = await dirty.touch(POOL, 100)
+    assert dict(zip(touched.session_ids, touched.versions, strict=True)) == {
+        session_id: rows[session_id].version for session_id in ("s-here", "s-graced")
+    }
+    assert set(touched.last_seen_ms) == {START_MS + 16_000}
+    assert touched.cursor is None
+    assert await last_seen(bench, "s-here") == await last_seen(bench, "s-graced") == START_MS + 16_000
+    assert await last_seen(bench, "s-gone") == await last_seen(bench, "s-api") == START_MS
+    await dirty.ack_touch(POOL, touched, [])
+    assert (await dirty.backlog(POOL)).sessions == 0
+    assert await bench.redis.exists("presence:{main}:touched") == 0
 
 
-async def test_touch_reaches_every_session_however_many_there_are(
-    bench: Bench, dirty: StoreDirtySessions
+@pytest.mark.parametrize("at_once", [2000, 700, 100])
+async def test_touch_reaches_every_session_once_however_many_there_are(
+    bench: Bench, dirty: StoreDirtySessions, at_once: int
 ) -> None:
     connected = [await bench.connect(f"u{n}") for n in range(1100)]
-    rows = await dirty.take(POOL, 2000)
-    await dirty.ack(POOL, [written(row) for row in rows])
+    await clean(bench, dirty)
     await bench.pass_time(5, renewing=connected)
-    await dirty.touch(POOL)
-    assert (await dirty.backlog(POOL)).sessions == 1100
+    touched = [await dirty.touch(POOL, at_once)]
+    while touched[-1].cursor is not None:
+        touched.append(await dirty.touch(POOL, at_once, touched[-1].cursor))
+    met = [session_id for part in touched for session_id in part.session_ids]
+    assert sorted(met) == sorted(f"s-u{n}" for n in range(1100))
+    assert max(len(part.session_ids) for part in touched) <= at_once
+
+
+async def test_those_that_the_table_lacks_become_dirty(bench: Bench, dirty: StoreDirtySessions) -> None:
+    for name in ("a", "b"):
+        await bench.connect(name)
+    await clean(bench, dirty)
+    touched = await dirty.touch(POOL, 100)
+    await dirty.ack_touch(POOL, touched, ["s-b"])
+    assert [row.session_id for row in await dirty.take(POOL, 10)] == ["s-b"]
+
+
+async def test_what_was_touched_and_never_acked_is_dirty_once_the_next_pass_begins(
+    bench: Bench, dirty: StoreDirtySessions
+) -> None:
+    await bench.connect("a")
+    await bench.connect("b")
+    await clean(bench, dirty)
+    await bench.set_clock(START_MS + 1000)
+    left = await dirty.touch(POOL, 1)
+    another = StoreDirtySessions(bench.store)
+    assert left.cursor is not None
+    await another.touch(POOL, 1, left.cursor)
+    assert (await dirty.backlog(POOL)).sessions == 0
+    await bench.pass_time(16)
+    assert (await another.touch(POOL, 100)).session_ids == ()
+    assert {row.last_seen_ms for row in (await clean(bench, dirty)).values()} == {START_MS + 1000}
+    await dirty.ack_touch(POOL, left, [])
+    assert (await dirty.backlog(POOL)).sessions == 0
+
+
+async def test_a_dirty_session_is_left_to_be_written_whole_with_its_new_last_seen(
+    bench: Bench, dirty: StoreDirtySessions
+) -> None:
+    await bench.connect("a")
+    await bench.connect("b")
+    await clean(bench, dirty)
+    await bench.claim("a")
+    await bench.set_clock(START_MS + 1000)
+    touched = await dirty.touch(POOL, 100)
+    assert touched.session_ids == ("s-b",)
+    (row,) = await dirty.take(POOL, 10)
+    assert (row.session_id, row.last_seen_ms) == ("s-a", START_MS + 1000)
+
+
+async def test_a_session_that_changes_after_its_touch_stays_dirty(
+    bench: Bench, dirty: StoreDirtySessions
+) -> None:
+    await bench.connect("a")
+    await clean(bench, dirty)
+    touched = await dirty.touch(POOL, 100)
+    await bench.claim("a")
+    await dirty.ack_touch(POOL, touched, [])
+    (row,) = await dirty.take(POOL, 10)
+    assert row.is_in_interview
+    assert row.version > touched.versions[0]
+
+
+async def test_one_that_is_no_more_is_neither_touched_nor_made_dirty_for_ever(
+    bench: Bench, dirty: StoreDirtySessions
+) -> None:
+    await bench.connect("a")
+    await clean(bench, dirty)
+    touched = await dirty.touch(POOL, 100)
+    await bench.finish("a")
+    await clean(bench, dirty)
+    await dirty.ack_touch(POOL, touched, ["s-a"])
+    assert await dirty.take(POOL, 10) == []
+    assert (await dirty.backlog(POOL)).sessions == 0
+    await bench.redis.zadd("presence:{main}:sessions", {"s-leftover": 1})
+    assert (await dirty.touch(POOL, 100)).session_ids == ()
+    assert await bench.redis.zcard("presence:{main}:sessions") == 0
+
+
+async def test_without_history_nothing_is_remembered_of_a_touch(each_redis_url: str) -> None:
+    bench = await make_bench(each_redis_url, history=False)
+    await bench.connect("a")
+    touched = await StoreDirtySessions(bench.store).touch(POOL, 100)
+    assert touched.session_ids == ()
+    assert await bench.redis.exists("presence:{main}:touched") == 0
+    await bench.redis.aclose()
 
 
 async def test_the_longest_dirty_comes_first(bench: Bench, dirty: StoreDirtySessions) -> None:

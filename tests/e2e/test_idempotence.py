@@ -209,6 +209,6 @@ async def essential_picture(ground: Ground) -> Json:
     """All but what the flush moves."""
     shown = await witness.picture(ground.redis)
     for key in list(shown):
-        if key.endswith((":dirty", ":flush_lease")):
+        if key.endswith((":dirty", ":touched", ":flush_lease")):
             del shown[key]
     return shown

@@ -122,7 +122,8 @@ async def be_written(store: Store, pool: str) -> None:
     """As the flusher does it."""
     source = StoreDirtySessions(store)
     assert await source.lease(pool, "n1", 5000)
-    await source.touch(pool)
+    touched = await source.touch(pool, 10)
+    await source.ack_touch(pool, touched, ())
     rows = await source.take(pool, 10)
     assert (await source.backlog(pool)).sessions == len(rows) == 2
     await source.ack(pool, [Outcome(row.session_id, row.version, row.last_seen_ms) for row in rows])

@@ -1,6 +1,7 @@
 -- flush_ack.lua: rows are committed, or were refused. Clean is what has not changed since it was taken.
 -- KEYS     the pool's keys (prelude)
--- ARGV     MessagePack, an array per session: session_id, version, last_seen, refused_by (nil: not as old), final
+-- ARGV     MessagePack: the committed ones as an array of session ids, one of versions and one of last_seen; an array of
+--          those refused: per session an array of session_id, version, last_seen, refused_by (nil: not as old), final
 -- Returns  head; how many are clean now
 
 if not open_pool() then
@@ -51,7 +52,11 @@ local function acknowledge(session_id, version, last_seen, refused_by, final)
   end
 end
 
-for _, item in ipairs(cmsgpack.unpack(ARGV[1])) do
+local session_ids, versions, last_seen, refused = unpack(cmsgpack.unpack(ARGV[1]))
+for i, session_id in ipairs(session_ids) do
+  acknowledge(session_id, versions[i], last_seen[i])
+end
+for _, item in ipairs(refused) do
   acknowledge(unpack(item, 1, 5))
 end
 if #unchanged > 0 then

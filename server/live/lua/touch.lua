@@ -1,8 +1,11 @@
--- touch.lua: bring last_seen of everyone present or in permit grace up to date, and mark them dirty, a part at a time.
+-- touch.lua: bring last_seen of everyone present or in permit grace up to date, a part at a time.
 -- KEYS     the pool's keys (prelude)
--- ARGV     rank to go down from (-1: the newest session), how many sessions to go through
--- Returns  head, then the rank to go on from, or -1 when all are done
+-- ARGV     rank to go down from (-1: the newest session), how many sessions to go through, a name for the part
+-- Returns  head; the rank to go on from, or -1 when all are done; the new last_seen; MessagePack: an array of the
+--          session ids whose last_seen is all that is to be written, and an array of their versions
 --
+-- Nobody becomes dirty by it. The part is remembered under its name until touch_ack.lua; what no flusher lived to ack
+-- is dirty once the next pass begins, so that a last_seen that Redis has is never lost to the table.
 -- Going down from the newest session misses none: sessions that are removed or added meanwhile move only those
 -- that were seen already.
 
@@ -11,34 +14,62 @@ if not open_pool() then
 end
 begin_freeing()
 
-local from, count = tonumber(ARGV[1]), tonumber(ARGV[2])
+local from, count, part = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
+local last_seen = integer(wall)
+local TOUCHED = PREFIX .. 'touched'
+
+local function make_dirty(session_ids)
+  local members = {}
+  for _, session_id in ipairs(session_ids) do
+    members[#members + 1] = last_seen
+    members[#members + 1] = session_id
+  end
+  redis.call('ZADD', DIRTY, 'NX', unpack(members))
+end
+
 if from < 0 then
   from = redis.call('ZCARD', SESSIONS) - 1
-end
-
--- Over HTTP, and before the browser was seen, last_seen is moved by each sign of life itself.
-local function is_touched(session_id)
-  local known = redis.call('HMGET', session_key(session_id), 'session_id', 'connection')
-  if not known[1] then
-    sweep(session_id)
-    return false
+  for _, left in ipairs(redis.call('HVALS', TOUCHED)) do
+    make_dirty(cmsgpack.unpack(left)[1])
   end
-  return known[2] == 'ws' and is_present(session_id) or redis.call('ZSCORE', GRACE, session_id) ~= false
+  redis.call('DEL', TOUCHED)
 end
 
-local dirty = {}
-if from >= 0 then
-  local last_seen = integer(wall)
-  for _, session_id in ipairs(redis.call('ZRANGE', SESSIONS, math.max(0, from - count + 1), from)) do
-    if is_touched(session_id) then
-      redis.call('HSET', session_key(session_id), 'last_seen', last_seen)
-      dirty[#dirty + 1] = last_seen
-      dirty[#dirty + 1] = session_id
+-- The members' scores in a set, which is often empty.
+local function scores(key, members)
+  return redis.call('EXISTS', key) == 1 and redis.call('ZMSCORE', key, unpack(members)) or {}
+end
+
+local to_write, versions = {}, {}
+
+local function touch(members)
+  local deadlines, graces, marks = scores(ONLINE, members), scores(GRACE, members), scores(DIRTY, members)
+  for i, session_id in ipairs(members) do
+    local key = session_key(session_id)
+    local version, connection = unpack(redis.call('HMGET', key, 'version', 'connection'))
+    if not version then
+      sweep(session_id)
+    -- Over HTTP, and before the browser was seen, last_seen is moved by each sign of life itself.
+    elseif graces[i] or connection == 'ws' and tonumber(deadlines[i] or 0) > now then
+      redis.call('HSET', key, 'last_seen', last_seen)
+      -- What is dirty is written whole, with this last_seen.
+      if not marks[i] then
+        to_write[#to_write + 1] = session_id
+        versions[#versions + 1] = tonumber(version)
+      end
     end
   end
 end
-if #dirty > 0 and config.history == 1 then
-  redis.call('ZADD', DIRTY, 'NX', unpack(dirty))
+
+local members = from >= 0 and redis.call('ZRANGE', SESSIONS, math.max(0, from - count + 1), from) or {}
+if #members > 0 then
+  touch(members)
+end
+local packed = cmsgpack.pack({ to_write, versions })
+if config.history ~= 1 then
+  packed = cmsgpack.pack({ {}, {} })
+elseif #to_write > 0 then
+  redis.call('HSET', TOUCHED, part, packed)
 end
 save()
-return { head(), math.max(-1, from - count) }
+return { head(), math.max(-1, from - count), wall, packed }
