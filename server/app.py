@@ -28,6 +28,7 @@ from server.domain.token import Tokens
 from server.http.api import EXCEPTION_HANDLERS, routes
 from server.http.cors import Cors
 from server.http.request_ids import RequestIds
+from server.http.requests import CountedRequests
 from server.live.connect import connect as connect_redis
 from server.live.dirty import StoreDirtySessions
 from server.live.store import NodeTimings, Store
@@ -62,11 +63,11 @@ def create_app(settings: Settings, *, demo: bool = False) -> App:
     origins = Origins(settings.allowed_origins, settings.public_url)
     proxies = TrustedProxies(settings.trusted_proxies)
     node = _node(settings)
-    http = Starlette(
-        routes=_routes(demo=demo), lifespan=_lifespan, exception_handlers=dict(EXCEPTION_HANDLERS)
-    )
+    served = _routes(demo=demo)
+    http = Starlette(routes=served, lifespan=_lifespan, exception_handlers=dict(EXCEPTION_HANDLERS))
     http.state.node = node
-    return App(node, WebSocketEndpoint(node, origins.allows, proxies), Cors(RequestIds(http), origins))
+    counted = CountedRequests(Cors(RequestIds(http), origins), served, node.measured.requests)
+    return App(node, WebSocketEndpoint(node, origins.allows, proxies), counted)
 
 
 def _node(settings: Settings) -> Node:

@@ -19,6 +19,7 @@ from server.http import (
     fixed,
     health,
     interviews,
+    metrics,
     openapi,
     plan,
     pools,
@@ -43,6 +44,7 @@ async def get_openapi(call: Call[None, None]) -> Answer:
 
 OPERATIONS: tuple[Operation, ...] = (
     *health.OPERATIONS,
+    *metrics.OPERATIONS,
     *files.OPERATIONS,
     *pools.OPERATIONS,
     *sessions.OPERATIONS,

@@ -25,6 +25,7 @@ from server.http.routing import JSON, Answer, AnyCall, Call, Input, Operation, P
 from server.http.tokens import newer_token
 from server.http.views import interview_view
 from server.live.verbs import Beat, Claim, Connect, Drop, Finish, Look, Release, Seen
+from server.measure.measured import FAILED
 from server.node.hub import Held, known_of
 from server.node.node import Node
 
@@ -104,7 +105,12 @@ async def claim_interview(call: Call[ClaimBody, PoolParams]) -> Answer:
         takeover=call.body.takeover,
         sign_of_life=call.by_key,
     )
-    admission = await call.node.store.claim(call.pool, item)
+    began, outcome = time.perf_counter(), FAILED
+    try:
+        admission = await call.node.store.claim(call.pool, item)
+        outcome = admission.state.value
+    finally:
+        call.node.measured.admissions.claimed(outcome, began)
     return standing(call, admission, _STATUS_OF_CLAIM.get(admission.state, 200))
 
 

@@ -196,6 +196,7 @@ def _response(
     *,
     end_reason: EndReason | msgspec.UnsetType = msgspec.UNSET,
 ) -> Response:
+    request.state.problem = code  # for who counts them
     problem = Problem(
         title=status.phrase,
         status=status.value,

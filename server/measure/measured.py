@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from typing import get_args
@@ -167,22 +168,15 @@ class Dependencies:
 
 
 class Measured:
-    """Everything of one node. `sse_readers`: who reads events at this moment; `gauges`: what others let it ask for."""
+    """Everything of one node. `gauges`: what it asks others for; `scraping`: held by whoever reads the pools for it."""
 
     def __init__(self) -> None:
         self.connections = Connections()
         self.admissions = Admissions()
         self.requests = Requests()
         self.dependencies = Dependencies()
-        self.sse_readers = 0
-        self.gauges: list[Gauge] = [
-            Gauge(
-                "presence_sse_readers",
-                "Readers of the event stream over HTTP",
-                lambda: self.sse_readers,
-                "livesum",
-            )
-        ]
+        self.gauges: list[Gauge] = []
+        self.scraping = asyncio.Lock()
 
     def instruments(self) -> Iterator[Counter | Histogram]:
         """All counters and histograms."""

@@ -76,7 +76,10 @@ class Node:
         draining = Gauge(
             "presence_draining", "1 while this node stops", lambda: int(self.draining), "livemax"
         )
-        self.measured.gauges += [connections, draining]
+        readers = Gauge(
+            "presence_sse_readers", "Readers of events over HTTP", lambda: len(self.feed), "livesum"
+        )
+        self.measured.gauges += [connections, draining, readers]
         if self.shared is not None:
             # At once: who is just connected is counted, whichever worker is asked.
             self.hub.counted = partial(self.shared.write_gauge, connections)
