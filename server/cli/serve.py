@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 
 import structlog
@@ -17,6 +18,7 @@ from server import logs
 from server.cli.errors import MISUSED, CommandError
 from server.cli.listening import choose, listen_at, url_of
 from server.embedded.child import Identity
+from server.measure.exposition import DIRECTORY, WORKER, forget_worker
 from server.serve import run
 from server.settings import ProductionSettings, SettingsError
 
@@ -67,16 +69,25 @@ def worker_count() -> int:
 
 
 class Workers:
-    """Worker processes on one listening socket. One that dies is replaced; they all end with us."""
+    """Worker processes on one listening socket. One that dies is replaced; they all end with us.
+
+    Each has a number, from 0, under which it leaves what it measured in a folder for the others.
+    """
 
     def __init__(self, sock: socket.socket, count: int) -> None:
         self._sock = sock
         self._stopping = self._misused = False
         self._processes: list[subprocess.Popen[bytes]] = []
         self._count = count
+        self._numbers: dict[int, int] = {}
+        self._measured = ""
 
     def supervise(self) -> None:
         """Return when all have ended after a SIGTERM or SIGINT."""
+        with TemporaryDirectory(prefix="interview-presence-") as self._measured:
+            self._supervise()
+
+    def _supervise(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         while not self._stopping:
@@ -103,6 +114,7 @@ class Workers:
         for process in ended:
             log.error("worker_ended", pid=process.pid, exit_code=process.returncode)
             self._processes.remove(process)
+            forget_worker(self._measured, self._numbers.pop(process.pid))
             self._misused = self._misused or process.returncode == MISUSED
         if self._misused:
             self._stopping = True
@@ -113,9 +125,13 @@ class Workers:
 
     def _start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "server.cli", "serve", "--fd", str(self._sock.fileno())]
-        return subprocess.Popen(  # noqa: S603 - the command is our own
+        number = min(set(range(self._count)) - set(self._numbers.values()))
+        process = subprocess.Popen(  # noqa: S603 - the command is our own
             Identity.ours().wrap(command, signal.SIGTERM),
             pass_fds=(self._sock.fileno(),),
             start_new_session=True,  # Ctrl-C reaches us, and we tell them
             cwd=Path.cwd(),
+            env={**os.environ, DIRECTORY: self._measured, WORKER: str(number)},
         )
+        self._numbers[process.pid] = number
+        return process

@@ -15,7 +15,7 @@ from typing import Protocol
 from prometheus_client import ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
@@ -23,7 +23,7 @@ from server.measure.instruments import Counter, Gauge, Histogram, Together
 from server.measure.measured import Measured
 
 # What a parent that starts several workers tells each of them.
-DIRECTORY, SLOT = "PROMETHEUS_MULTIPROC_DIR", "PRESENCE_WORKER"
+DIRECTORY, WORKER = "PROMETHEUS_MULTIPROC_DIR", "PRESENCE_WORKER"
 
 # Of the process's own numbers, those that make sense of several together.
 _OF_PROCESSES: dict[str, Together] = {
@@ -46,7 +46,13 @@ class _Numbers(Protocol):
 
 _open: Callable[[str], _Numbers] = MmapedDict
 _collector: Callable[[None, str], Collector] = MultiProcessCollector
+_forget: Callable[[int, str], None] = mark_process_dead
 _written_as: Callable[[float], str] = floatToGoString
+
+
+def forget_worker(directory: str, worker: int) -> None:
+    """A worker has died: what it held is gone, what it counted is not."""
+    _forget(worker, directory)
 
 
 def alone(measured: Measured) -> Iterator[Metric]:
@@ -85,11 +91,11 @@ def _process() -> list[Metric]:
 
 
 class Shared:
-    """The numbers of all workers of one node, of which this process is the one in `slot`."""
+    """The numbers of all workers, which leave them in `directory`; this process is number `worker`."""
 
-    def __init__(self, directory: Path, slot: str) -> None:
+    def __init__(self, directory: Path, worker: str) -> None:
         self._directory = directory
-        self._slot = slot
+        self._worker = worker
         self._files: dict[str, _Numbers] = {}
         self._before: dict[str, float] = {}
         self._written: dict[str, float] = {}
@@ -97,8 +103,8 @@ class Shared:
     @classmethod
     def of_environment(cls) -> Shared | None:
         """As the parent has it; None: this process is the only one."""
-        slot = os.environ.get(SLOT)
-        return None if slot is None else cls(Path(os.environ[DIRECTORY]), slot)
+        directory, worker = os.environ.get(DIRECTORY), os.environ.get(WORKER)
+        return None if directory is None or worker is None else cls(Path(directory), worker)
 
     def together(self, measured: Measured) -> Iterable[Metric]:
         """The metrics of all workers, with those of this one as they are now."""
@@ -144,7 +150,7 @@ class Shared:
 
     def _file(self, kind: str) -> _Numbers:
         if kind not in self._files:
-            self._files[kind] = _open(str(self._directory / f"{kind}_{self._slot}.db"))
+            self._files[kind] = _open(str(self._directory / f"{kind}_{self._worker}.db"))
         return self._files[kind]
 
 
