@@ -74,9 +74,17 @@ def _tls_context(target: Target, ca: str | None) -> ssl.SSLContext | None:
     return context
 
 
-async def connect_once(database_url: str, *, ca: str | None = None) -> asyncpg.Connection[asyncpg.Record]:
-    """One connection, for a command. Raises DatabaseUrlError, or one of `persistence.errors.POSTGRES_AWAY`."""
-    return await _Door(understand(database_url), ca).open(**options(database_url, ca=ca))
+async def connect_once(
+    database_url: str,
+    *,
+    ca: str | None = None,
+    **changed: Any,  # noqa: ANN401 - asyncpg's
+) -> asyncpg.Connection[asyncpg.Record]:
+    """One connection, for a command; `changed`: what is to be other than `options`.
+
+    Raises DatabaseUrlError, or one of `persistence.errors.POSTGRES_AWAY`.
+    """
+    return await _Door(understand(database_url), ca).open(**{**options(database_url, ca=ca), **changed})
 
 
 async def connect(

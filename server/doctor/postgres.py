@@ -35,8 +35,7 @@ def judge_connection(target: Target, found: Inspection) -> Iterator[Finding]:
     """How it is reached."""
     what = f"version {found.postgres}, {found.latency_s * 1000:.1f} ms a question"
     yield Finding("postgres", Level.OK, what)
-    pooler = " (without prepared statements)" if target.mode is Mode.TRANSACTION_POOLER else ""
-    yield Finding("postgres connection", Level.OK, f"{target.mode}{pooler}")
+    yield _connection(target, found)
     if target.tls is Tls.VERIFIED or target.local:
         yield Finding(
             "postgres encryption", Level.OK, target.tls if not target.local else "this machine's own"
@@ -44,6 +43,14 @@ def judge_connection(target: Target, found: Inspection) -> Iterator[Finding]:
     else:
         mend = "set PRESENCE_DATABASE_CA, and take tls= out of DATABASE_URL"
         yield Finding("postgres encryption", Level.CAREFUL, target.tls, mend, CONNECTION)
+
+
+def _connection(target: Target, found: Inspection) -> Finding:
+    if found.swapped:
+        what = f"{target.mode}, says DATABASE_URL, but a transaction pooler answers"
+        return Finding("postgres connection", Level.FAILED, what, "add ?pgbouncer=true to it", CONNECTION)
+    pooler = " (without prepared statements)" if target.mode is Mode.TRANSACTION_POOLER else ""
+    return Finding("postgres connection", Level.OK, f"{target.mode}{pooler}")
 
 
 def judge(found: Inspection) -> Iterator[Finding]:
