@@ -33,9 +33,10 @@ class Stream:
         self.response = response
         self.last_id = ""
         self.comments = 0
-        self._messages = self._read()
+        self._blocks = self._read()
 
-    async def _read(self) -> AsyncIterator[Message]:
+    async def _read(self) -> AsyncIterator[Message | None]:
+        """Each block; None for one that holds no message."""
         fields: dict[str, str] = {}
         async for line in self.response.aiter_lines():
             name, _, value = line.partition(": ")
@@ -43,19 +44,27 @@ class Stream:
                 self.comments += 1
             elif line:
                 fields[name] = value
-            elif fields:
+            else:
                 self.last_id = fields.get("id", self.last_id)
-                if "data" in fields:
-                    yield Message(fields["event"], json.loads(fields["data"]), fields.get("id"))
+                message = (
+                    Message(fields["event"], json.loads(fields["data"]), fields.get("id"))
+                    if "data" in fields
+                    else None
+                )
                 fields = {}
+                yield message
+
+    async def block(self) -> Message | None:
+        """The next block, whatever it holds."""
+        async with asyncio.timeout(PATIENCE_S):
+            return await anext(self._blocks)
 
     async def next(self, *names: str) -> Message:
         """The next message, of these names if any are given; those of others are passed over."""
-        async with asyncio.timeout(PATIENCE_S):
-            while True:
-                message = await anext(self._messages)
-                if not names or message.name in names:
-                    return message
+        while True:
+            message = await self.block()
+            if message is not None and (not names or message.name in names):
+                return message
 
     async def take(self, count: int, *names: str) -> list[Message]:
         """The next messages."""
@@ -64,7 +73,11 @@ class Stream:
     async def rest(self) -> list[Message]:
         """All that comes until the server ends the stream."""
         async with asyncio.timeout(PATIENCE_S):
-            return [message async for message in self._messages]
+            return [message async for message in self._blocks if message is not None]
+
+
+def _message(fields: dict[str, str]) -> Message:
+    return Message(fields["event"], json.loads(fields["data"]), fields.get("id"))
 
 
 @asynccontextmanager
@@ -72,7 +85,7 @@ async def reading(url: str, last_id: str | None = None, **params: str) -> AsyncI
     """Read the events of a server; `params` as in the query."""
     headers = KEY if last_id is None else {**KEY, "Last-Event-ID": last_id}
     async with (
-        httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False) as http,
+        httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False, verify=False) as http,
         http.stream("GET", f"{url}/v1/events", params=params, headers=headers) as response,
     ):
         if response.status_code != httpx.codes.OK:

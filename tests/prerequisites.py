@@ -43,6 +43,7 @@ PREREQUISITES = {
         Prerequisite("node", "the browser client's own tests", "nodejs"),
         Prerequisite("redis-server", "the scripts on Debian's Redis", "redis-server"),
         Prerequisite("redis-cli", "the redis-cli commands of the documentation", "redis-tools"),
+        Prerequisite("curl", "the curl commands of the documentation", "curl"),
         Prerequisite("psql", "the psql commands of the documentation", "postgresql-client"),
         Prerequisite("pgbouncer", "Supabase's poolers, and TLS to the database", "pgbouncer"),
         Prerequisite("postgres-15", "the oldest Postgres that is supported", "postgresql-15"),
