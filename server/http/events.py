@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
+from typing import Annotated
 
 import msgspec
 from sse_starlette import EventSourceResponse
@@ -29,9 +30,16 @@ class EventParams(PoolParams, frozen=True):
     """What to read: `types` of events, comma-separated (all without it); `with`: what else, of `capacity`, `sessions`
     and `line`; `last_event_id`: behind which event to go on, for those who can't send the header `Last-Event-ID`."""
 
-    types: str | None = None
-    extras: str | None = msgspec.field(name="with", default=None)
-    last_event_id: str | None = None
+    types: Annotated[
+        str | None, msgspec.Meta(description="Only events of these types, comma-separated; all without it.")
+    ] = None
+    extras: Annotated[
+        str | None,
+        msgspec.Meta(description="What else: of `capacity`, `sessions` and `line`, comma-separated."),
+    ] = msgspec.field(name="with", default=None)
+    last_event_id: Annotated[
+        str | None, msgspec.Meta(description="Go on behind this event, for who can't send `Last-Event-ID`.")
+    ] = None
 
 
 class EventStream(EventSourceResponse):
