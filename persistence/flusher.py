@@ -17,7 +17,7 @@ import structlog
 
 from persistence.drain import BATCH, Drain
 from persistence.errors import POSTGRES_AWAY, SourceAwayError, UnwritableRowsError
-from persistence.port import DirtySessions, Outcome, Touched
+from persistence.port import DirtySessions, FlushObserver, Outcome, Touched
 from persistence.repository import Repository
 from persistence.retention import Retention
 from persistence.rows import PoolRow, PresenceRow
@@ -87,6 +87,7 @@ class Flusher:
         abandon_after_s: float = 10_800.0,
         batch: int = BATCH,
         retention: Retention | None = None,
+        observer: FlushObserver | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
@@ -97,6 +98,7 @@ class Flusher:
         self._abandon_after_s = abandon_after_s
         self._batch = batch
         self._retention = retention
+        self._observer = observer
         self._clock = clock
         self._sleep = sleep
         self._one_at_a_time = asyncio.Lock()
@@ -148,6 +150,7 @@ class Flusher:
         A second call waits until the first is through.
         """
         async with self._one_at_a_time:
+            began = self._clock()
             try:
                 await self._flush_pools()
                 await self._sweep_if_due()
@@ -160,8 +163,11 @@ class Flusher:
             else:
                 self._last_ok = self._clock()
                 self._take_more()
+                self._tell_of_success(self._clock() - began)
                 return True
             self._failures += 1
+            if self._observer is not None:
+                self._observer.flush_failed()
             return False
 
     async def final(self, timeout_s: float = 5.0) -> bool:
@@ -233,17 +239,28 @@ class Flusher:
         """Write `last_seen` alone; the sessions whose rows have to be written whole."""
         with self._timed():
             try:
-                return await self._repository.move(touched)
+                missed = await self._repository.move(touched)
             except UnwritableRowsError:
                 # Which of them it is will be found when they are written whole.
                 return touched.session_ids
+        self._tell_of_rows(len(touched.session_ids) - len(missed))
+        return missed
 
     async def _write(self, rows: Sequence[PresenceRow]) -> list[Outcome]:
         with self._timed():
             outcomes = await self._sieve.write(rows)
         if outcomes:
             self._postgres.answered()
+        self._tell_of_rows(sum(outcome.refused_by is None for outcome in outcomes))
         return outcomes
+
+    def _tell_of_rows(self, rows: int) -> None:
+        if self._observer is not None:
+            self._observer.rows_flushed(rows)
+
+    def _tell_of_success(self, seconds: float) -> None:
+        if self._observer is not None and self._leased:
+            self._observer.flushed(seconds)
 
     @contextmanager
     def _timed(self) -> Iterator[None]:

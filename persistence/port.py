@@ -47,6 +47,19 @@ class Touched(NamedTuple):
     cursor: int | None
 
 
+class FlushObserver(Protocol):
+    """Is told how the flush goes."""
+
+    def rows_flushed(self, rows: int) -> None:
+        """So many rows were written, or moved."""
+
+    def flushed(self, seconds: float) -> None:
+        """A flush of the pools that this node has the lease of is through; it took so long."""
+
+    def flush_failed(self) -> None:
+        """A flush ended by an error."""
+
+
 class DirtySessions(Protocol):
     """Where changed sessions are taken from, and acked to once their rows are committed.
 

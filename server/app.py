@@ -130,6 +130,8 @@ async def _history(node: Node) -> AsyncIterator[None]:
             flush_s=settings.flush_s,
             abandon_after_s=settings.abandon_after_s,
             retention=Retention(pool, settings.schema_, days=settings.retention_days),
+            observer=node.measured.dependencies,
         )
+        node.show_flush(node.flusher)
         await node.flusher.probe()
         yield

@@ -166,6 +166,18 @@ class Dependencies:
         """See `RedisObserver`."""
         self.redis_failures.at(error).add()
 
+    def rows_flushed(self, rows: int) -> None:
+        """See `FlushObserver`."""
+        self.flushed_rows.at().add(rows)
+
+    def flushed(self, seconds: float) -> None:
+        """See `FlushObserver`."""
+        self.flush_seconds.at().observe(seconds)
+
+    def flush_failed(self) -> None:
+        """See `FlushObserver`."""
+        self.flush_failures.at().add()
+
 
 class Measured:
     """Everything of one node. `gauges`: what it asks others for; `scraping`: held by whoever reads the pools for it."""

@@ -84,6 +84,22 @@ class Node:
             # At once: who is just connected is counted, whichever worker is asked.
             self.hub.counted = partial(self.shared.write_gauge, connections)
 
+    def show_flush(self, flusher: Flusher) -> None:
+        """Let the metrics tell how the flush is."""
+        is_up = Gauge(
+            "presence_postgres_up",
+            "1 while Postgres answers",
+            lambda: int(flusher.status.postgres == "ok"),
+            "livemin",
+        )
+        set_aside = Gauge(
+            "presence_flush_set_aside",
+            "Sessions whose rows Postgres refuses",
+            lambda: flusher.status.set_aside,
+            "livemax",
+        )
+        self.measured.gauges += [is_up, set_aside]
+
     @property
     def connections(self) -> int:
         """How many WebSockets this node holds."""
