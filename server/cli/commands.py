@@ -16,6 +16,7 @@ from server.cli.plan import Asked, plan_places
 from server.cli.remote import Remote, session_path, show, show_sessions
 from server.cli.serve import serve as serve_until_stopped
 from server.cli.stats import show_stats
+from server.cli.top.screen import watch
 from server.domain.pool import Mode
 from server.domain.session import Status
 
@@ -173,6 +174,15 @@ def stats(
 ) -> None:
     """Tell who came, for how long, how long they waited, and when it was fullest."""
     show_stats(pool, days, as_json=as_json)
+
+
+@app.command()
+def top(
+    pool: Pool = "main",
+    once: Annotated[bool, typer.Option("--once", help="Show it once and end.")] = False,
+) -> None:
+    """Watch a pool live: who is in, who waits, what happens. q quits."""
+    watch(pool, once=once)
 
 
 @app.command()

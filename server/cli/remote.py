@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
 import typer
+from httpx_sse import EventSource
 from rich.console import Console
 from rich.table import Table
 
@@ -20,6 +22,8 @@ from server.settings import DEV_API_KEY, HEADER_SAFE, NOT_HEADER_SAFE
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 TIMEOUT_S = 10.0
+# The server sends a comment each 15 s, so that a stream in which nothing happens is told from a dead one.
+SILENCE_S = 40.0
 PIPE_WIDTH = 200
 Reply = Mapping[str, Any]
 
@@ -59,6 +63,31 @@ class Remote:
         """Change the pool's configuration; returns all of it."""
         return self._request("PUT", f"/v1/pools/{quote(self._pool, safe='')}", changes, {})
 
+    @contextmanager
+    def events(self, derived: Sequence[str]) -> Iterator[Iterator[tuple[str, Reply]]]:
+        """The pool's live events and the `derived` messages, each with its kind, until the server ends them."""
+        query = {"pool": self._pool, "with": ",".join(derived)}
+        timeout = httpx.Timeout(TIMEOUT_S, read=SILENCE_S)
+        try:
+            with (
+                self._client as client,
+                client.stream("GET", "/v1/events", params=query, timeout=timeout) as response,
+            ):
+                if response.is_error:
+                    response.read()
+                    raise CommandError(_complaint(response))
+                messages = EventSource(response).iter_sse()
+                # One without data only says how far the stream is.
+                yield ((each.event, each.json()) for each in messages if each.data)
+        except httpx.HTTPError as error:
+            raise CommandError(self._unreachable(error)) from None
+        except ValueError:
+            raise CommandError(f"{self._url} does not answer like a presence server") from None
+
+    def _unreachable(self, error: Exception) -> str:
+        reason = str(error) or type(error).__name__
+        return f"{self._url} can't be reached ({reason}): is the server running?"
+
     def _request(self, method: str, path: str, body: object, query: Mapping[str, str]) -> Reply:
         try:
             with self._client as client:
@@ -68,8 +97,7 @@ class Remote:
                 "PRESENCE_URL must start with http:// or https://", exit_code=MISUSED
             ) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            reason = str(error) or type(error).__name__
-            raise CommandError(f"{self._url} can't be reached ({reason}): is the server running?") from None
+            raise CommandError(self._unreachable(error)) from None
         if response.is_error:
             raise CommandError(_complaint(response))
         return _object(response)

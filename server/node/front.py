@@ -1,4 +1,4 @@
-"""The front of a pool's line, for those who watch over it: who, since when, and how long it will take."""
+"""Who is in and the front of the line, for those who watch over a pool: who, since when, and how long it will take."""
 
 from __future__ import annotations
 
@@ -31,13 +31,25 @@ class Waiter(msgspec.Struct, frozen=True):
     eta_max_s: float | None
 
 
+class Interviewee(msgspec.Struct, frozen=True):
+    """One who holds a permit, also in the grace; `since` is ISO 8601 UTC."""
+
+    session_id: str
+    user_id: str
+    since: str
+
+
 class Front(msgspec.Struct, frozen=True):
-    """The first 200 of a line, in the order in which their positions count; `waiting` and `offered` are of all."""
+    """The first 200 of a line, in the order in which their positions count; `waiting` and `offered` are of all.
+
+    `interviews`: 200 of those who are in, who is in for longest first.
+    """
 
     pool: str
     waiting: int
     offered: int
     sessions: list[Waiter]
+    interviews: list[Interviewee]
 
 
 class _Name(msgspec.Struct, frozen=True):
@@ -65,10 +77,24 @@ class Fronts:
         if snapshot is None:
             return None
         front = [*snapshot.offers, *snapshot.line][:MOST]
-        self._names = {who: self._names[who] for who in front if who in self._names}
-        await self._read_names([who for who in front if who not in self._names])
-        waiters = list(self._waiters(front, snapshot, line))
-        return message("line", Front(self._pool, len(snapshot.line), len(snapshot.offers), waiters))
+        holders = sorted(snapshot.holders, key=lambda who: snapshot.holders[who].since)[:MOST]
+        shown = [*front, *holders]
+        self._names = {who: self._names[who] for who in shown if who in self._names}
+        await self._read_names([who for who in shown if who not in self._names])
+        return message(
+            "line",
+            Front(
+                self._pool,
+                len(snapshot.line),
+                len(snapshot.offers),
+                list(self._waiters(front, snapshot, line)),
+                [
+                    Interviewee(who, self._names[who].user_id, iso(snapshot.holders[who].since))
+                    for who in holders
+                    if who in self._names
+                ],
+            ),
+        )
 
     def _waiters(self, front: Iterable[str], snapshot: Snapshot, line: Line) -> Iterator[Waiter]:
         offered = frozenset(snapshot.offers)
