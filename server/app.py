@@ -19,6 +19,7 @@ from persistence.connect import connect as connect_postgres
 from persistence.flusher import Flusher
 from persistence.forgetting import Forgetting
 from persistence.plan.history import Arrivals
+from persistence.recent import Recent
 from persistence.repository import Repository
 from persistence.retention import Retention
 from server.domain.addresses import TrustedProxies
@@ -122,6 +123,7 @@ async def _history(node: Node) -> AsyncIterator[None]:
         node.history = Repository(pool, settings.schema_)
         node.arrivals = Arrivals(pool, settings.schema_)
         node.analytics = Analytics(pool, settings.schema_)
+        node.recent = Recent(pool, settings.schema_)
         node.forgetting = Forgetting(pool, settings.schema_)
         node.flusher = Flusher(
             StoreDirtySessions(node.store),

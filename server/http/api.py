@@ -24,6 +24,7 @@ from server.http import (
     plan,
     pools,
     protocol,
+    recent,
     sessions,
     users,
 )
@@ -50,6 +51,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *sessions.OPERATIONS,
     *interviews.OPERATIONS,
     *analytics.OPERATIONS,
+    *recent.OPERATIONS,
     *events.OPERATIONS,
     *users.OPERATIONS,
     *plan.OPERATIONS,

@@ -156,6 +156,7 @@ class Loops:
     def _saw(self, pool: LocalPool, state: PoolState) -> None:
         self._meter.on_tick(state)
         self._follower.notice(state)
+        self._node.samples.see(state)
         if pool.is_news(state):
             pool.changed.set()
 

@@ -15,6 +15,7 @@ from persistence.analytics import Analytics
 from persistence.flusher import Flusher, FlushStatus
 from persistence.forgetting import Forgetting
 from persistence.plan.history import Arrivals
+from persistence.recent import Recent
 from persistence.repository import Repository
 from server.domain.errors import (
     RedisAwayError,
@@ -33,6 +34,7 @@ from server.measure.instruments import Gauge
 from server.measure.measured import Measured
 from server.node.feed import Feed
 from server.node.hub import Hub
+from server.node.samples import Samples
 from server.settings import Settings, SettingsError
 
 log = structlog.get_logger(__name__)
@@ -57,12 +59,14 @@ class Node:
         self.shared = Shared.of_environment()
         self.hub = Hub()
         self.feed = Feed(store, self.hub)
+        self.samples = Samples()
         self._show_how_it_is()
         store.watch_pools(self.hub)
         store.scripts.observer = self.measured.dependencies
         self.history: Repository | None = None
         self.arrivals: Arrivals | None = None
         self.analytics: Analytics | None = None
+        self.recent: Recent | None = None
         self.forgetting: Forgetting | None = None
         self.flusher: Flusher | None = None
         self.draining = False
