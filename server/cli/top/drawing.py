@@ -136,10 +136,17 @@ def _table(title: str, columns: Iterable[str], rows: Iterable[Sequence[object]],
 
 
 def _empty_table(title: str, columns: Iterable[str]) -> Table:
+    names = list(columns)
     table = Table(
-        box=None, pad_edge=False, title=title, title_justify="left", title_style="bold", padding=(0, 2, 0, 0)
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        show_header=any(names),
     )
-    for column in columns:
+    for column in names:
         table.add_column(column, no_wrap=True, overflow="ellipsis", header_style="dim")
     return table
 
