@@ -29,6 +29,7 @@ BENCHMARKS: dict[str, Measure] = {
     "latency": latency.measure,
     "growth": growth.measure,
     "flush": flush.measure,
+    "flush-backlog": flush.measure_backlog,
 }
 LONGEST_S = 90.0
 INTERRUPTED = 130
@@ -39,7 +40,7 @@ def main() -> int:
     arguments = _arguments()
     _allow_many_sockets()
     try:
-        with prepared(arguments.scale) as ground:
+        with prepared(arguments.scale, arguments.redis_server) as ground:
             rows = _run(arguments.only or list(BENCHMARKS), ground)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -58,6 +59,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
     parser.add_argument("--scale", type=float, default=1.0, help="size of the loads; 1 = as documented")
+    parser.add_argument("--redis-server", metavar="FILE", help="this Redis in place of the bundled one")
     return parser.parse_args()
 
 

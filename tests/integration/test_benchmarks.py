@@ -15,6 +15,9 @@ ROWS = {
     "claims through the store",
     "freed place at the next browser, p50",
     "whole flush of new sessions: Redis, Postgres, Redis",
+    "whole flush of changed sessions: Redis, Postgres, Redis",
+    "whole flush of present sessions: Redis, Postgres, Redis",
+    "flush of a present session, in Postgres",
 }
 
 
