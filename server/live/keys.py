@@ -22,6 +22,7 @@ SCRIPT_KEYS = (
     "dirty",
     "lengths",
     "events",
+    "tallies",
 )
 
 
@@ -47,6 +48,11 @@ class PoolKeys:
     def events(self) -> str:
         """STREAM: what happened."""
         return self.prefix + "events"
+
+    @property
+    def tallies(self) -> str:
+        """HASH: how often what happened, since Redis' memory began."""
+        return self.prefix + "tallies"
 
     @property
     def sessions(self) -> str:

@@ -355,6 +355,12 @@ class Store:
         (head,) = await self.scripts.run("state", self.keys(pool))
         return decode(PoolState, head)
 
+    async def tallies(self, pool: str) -> dict[str, int]:
+        """How often what happened since Redis' memory began: by event, as `type` or `type:cause`, and `offer_taken` and
+        `denied:reason`. Empty if there is no such pool."""
+        counts = await self.scripts.command("HGETALL", self.keys(pool).tallies)
+        return {name.decode(): int(count) for name, count in counts.items()}
+
     async def snapshot(self, pool: str) -> Snapshot:
         """The whole pool at one moment."""
         head, last, holders, offers, line, ready, lengths = await self.scripts.run(

@@ -1,8 +1,9 @@
-"""The ten invariants of DESIGN 5, checked on what stands in Redis before and after one call, without the model."""
+"""The ten invariants of DESIGN 5 and two more, checked on Redis before and after each call, without the model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import inf
 
@@ -12,6 +13,8 @@ from tests.model.views import View, Views, of_redis, queue
 
 # Causes with which a standing comes back or moves; nobody is let in by them.
 CARRIED_OVER = ("recovered", "taken_over")
+# Tallies of what is no event.
+NO_EVENTS = ("denied", "offer_taken")
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class Step:
     answer: Answer
     is_refused: bool
     ran_the_pump: bool
+    tallied: Mapping[str, int]
 
     @property
     def seen(self) -> Seen:
@@ -208,6 +212,26 @@ class StreamTellsAll:
         assert self.replay.seq == step.answer.head["seq"]
 
 
+def nobody_is_let_in_twice(step: Step) -> None:
+    """Of one user's sessions no more are let in than one may have, whatever an old copy of Redis brought back."""
+    most = int(step.seen.config["permits_per_user"])
+    user_of = {sid: record["user_id"] for sid, record in step.seen.records.items()}
+    for taken in step.admitted:
+        places = [
+            sid for sid, view in step.after.items() if view.holds_place and user_of[sid] == user_of.get(taken)
+        ]
+        assert not most or len(places) <= most, f"{places} of {user_of[taken]}, {taken} let in last"
+
+
+def the_tallies_count_the_events(step: Step) -> None:
+    """Each event is counted once, under its type, with its cause where there are few."""
+    told = Counter(event["type"] for event in step.answer.events)
+    counted = Counter[str]()
+    for name, count in step.seen.tallies.items():
+        counted[name.partition(":")[0]] += count - step.tallied.get(name, 0)
+    assert {kind: count for kind, count in counted.items() if count and kind not in NO_EVENTS} == told
+
+
 class Invariants:
     """All that can be told from one call. Numbers 7 and 9 take several calls: the machine makes them."""
 
@@ -220,11 +244,13 @@ class Invariants:
             first_come_first_served,
             no_position_grows,
             refusals_change_nothing,
+            nobody_is_let_in_twice,
+            the_tallies_count_the_events,
             FencesRise(),
             self.stream,
         )
 
     def check(self, before: Seen, answer: Answer, *, is_refused: bool, ran_the_pump: bool) -> None:
-        step = Step(of_redis(before), of_redis(answer.seen), answer, is_refused, ran_the_pump)
+        step = Step(of_redis(before), of_redis(answer.seen), answer, is_refused, ran_the_pump, before.tallies)
         for check in self._checks:
             check(step)

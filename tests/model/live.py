@@ -34,6 +34,7 @@ class Seen:
     records: dict[str, dict[str, str]]
     users: dict[str, set[str]]
     tombstones: dict[str, str]
+    tallies: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class LivePool:
 
     def _queue_read(self, pipe: Any) -> None:  # noqa: ANN401
         pipe.execute_command("HGETALL", KEYS.config)
+        pipe.execute_command("HGETALL", KEYS.tallies)
         for name in SETS:
             pipe.execute_command("ZRANGE", KEYS.prefix + name, 0, -1, "WITHSCORES")
         for session_id in self._sessions:
@@ -106,7 +108,7 @@ class LivePool:
 
     def _seen(self, read: list[Any]) -> Seen:
         parts = iter(read)
-        config = next(parts)
+        config, tallies = next(parts), next(parts)
         sets = {name: {sid.decode(): score for sid, score in next(parts)} for name in SETS}
         records = {sid: _names(next(parts)) for sid in self._sessions}
         tombstones = {sid: next(parts) for sid in self._sessions}
@@ -117,6 +119,7 @@ class LivePool:
             records={sid: record for sid, record in records.items() if record},
             users=users,
             tombstones={sid: reason.decode() for sid, reason in tombstones.items() if reason},
+            tallies={name: int(count) for name, count in _names(tallies).items()},
         )
 
     def forget_events(self) -> None:

@@ -207,7 +207,7 @@ class AdmissionMachine(RuleBasedStateMachine):
     )
     def begin(self, has_history: bool, arrivals: list[str], **chosen: int) -> None:
         self.model = ModelPool(copy.copy(DEFAULTS), self.wall, has_history=has_history)
-        self.seen = Seen({}, {}, {}, {}, {})
+        self.seen = Seen({}, {}, {}, {}, {}, {})
         self.live.wipe(self.wall)
         self.configure(**chosen)
         for _ in range(2):
@@ -421,6 +421,16 @@ class AdmissionMachine(RuleBasedStateMachine):
     def set_offers(self, offer_s: int) -> None:
         self.configure(offer_s=offer_s)
 
+    @rule(limit=st.integers(0, 3))
+    def take_two_tickets(self, limit: int) -> None:
+        """Both sessions of a user join while any number may; then one permit is allowed again, and places get free."""
+        permits_per_user = self.model.rules.permits_per_user
+        self.configure(permits_per_user=0, limit=0)
+        for session_id in ("a1", "a2"):
+            self.arrive(session_id)
+        self.configure(permits_per_user=max(1, permits_per_user))
+        self.configure(limit=limit)
+
     @rule(older_than_ms=st.sampled_from((0, 20_000)))
     def clean_up(self, older_than_ms: int) -> None:
         self.call("cleanup", older_than_ms, expect=lambda model: [model.cleanup(older_than_ms)])
@@ -538,7 +548,7 @@ class AdmissionMachine(RuleBasedStateMachine):
 
     def _come_back(self) -> None:
         self.checks.stream.start_anew()
-        self.seen = Seen({}, {}, {}, {}, {})
+        self.seen = Seen({}, {}, {}, {}, {}, {})
         self._read_what_came_back()
 
     def _read_what_came_back(self) -> None:

@@ -55,6 +55,8 @@ class Session:
     offer_ends_at: int | None = None
     ends_at: int | None = None
     interview_started_at: int | None = None
+    waiting_since: int | None = None
+    waited_ms: int | None = None
     sits_out: bool = False
     front_until: int | None = None
     deadline: int | None = None
@@ -87,7 +89,7 @@ class Session:
     def clear(self) -> None:
         """Whatever it had is gone."""
         self.state = "none"
-        self.ticket = self.offer_ends_at = self.ends_at = None
+        self.ticket = self.offer_ends_at = self.ends_at = self.waiting_since = None
         self.sits_out = False
 
 
@@ -259,6 +261,7 @@ class ModelPool:
     # Permits, offers, tickets
 
     def _grant(self, session: Session) -> None:
+        session.waited_ms = max(0, self.wall - (session.waiting_since or self.wall))
         session.clear()
         session.state = "granted"
         session.reason = session.front_until = None
@@ -267,19 +270,29 @@ class ModelPool:
         longest = self.rules.max_interview_s * 1000
         session.ends_at = self.now + longest if longest else None
 
-    def _give_up(self, session: Session, reason: str | None) -> None:
+    def _give_up(self, session: Session, reason: str) -> None:
         if session.state != "none":
+            if reason != "taken_over":
+                self._note_vain_wait(session)
             session.clear()
             session.reason = reason
+
+    def _note_vain_wait(self, session: Session) -> None:
+        """Who leaves the line and never had an interview has waited in vain, until they were last here."""
+        if session.state in ("waiting", "offered") and session.interview_started_at is None:
+            absent_ms = 0 if session.lost_at is None else self.now - session.lost_at
+            since = self.wall if session.waiting_since is None else session.waiting_since
+            session.waited_ms = max(0, self.wall - absent_ms - since)
 
     def _move(self, old: Session, new: Session) -> None:
         """A take-over: a permit moves under a higher fence, an offer or place as it is."""
         new.state, new.ticket = old.state, old.ticket
         new.offer_ends_at, new.ends_at = old.offer_ends_at, old.ends_at
+        new.waiting_since = old.waiting_since
         new.sits_out, new.reason, new.joined_in = False, None, self.window_now
         if new.state == "granted":
             new.fence = self._next("fence")
-            new.interview_started_at = old.interview_started_at
+            new.interview_started_at, new.waited_ms = old.interview_started_at, old.waited_ms
         self._give_up(old, "taken_over")
 
     def _miss(self, session: Session, *, sits_out: bool) -> None:
@@ -332,6 +345,8 @@ class ModelPool:
             first = ready[0]
             if not self.is_present(first):
                 self._run_out(first)
+            elif self._yields_to_another(first):
+                continue
             elif not self._find_place():
                 return
             elif first is claimant or self.rules.offer_s == 0:
@@ -340,7 +355,22 @@ class ModelPool:
                 first.state = "offered"
                 first.offer_ends_at = self.now + self.rules.offer_s * 1000
 
+    def _yields_to_another(self, session: Session) -> bool:
+        """Whether the user has all the places that one may have, so that this ticket is one too many. What an absent
+        session has comes to this one."""
+        served = [other for other in self._others_of(session) if other.state in ("granted", "offered")]
+        most = self.rules.permits_per_user
+        if most == 0 or len(served) < most:
+            return False
+        absent = [other for other in served if other.lost_at is not None]
+        if absent:
+            self._move(absent[0], session)
+        else:
+            self._give_up(session, "taken_over")
+        return True
+
     def _end(self, session: Session, end_reason: str) -> None:
+        self._note_vain_wait(session)
         session.clear()
         session.reason = REASON_OF_END[end_reason]
         session.deadline = session.lost_at = None
@@ -462,7 +492,7 @@ class ModelPool:
         if self._owns_ticket(session, known.ticket, is_from_node=is_from_node):
             session.clear()
             session.state, session.ticket, session.reason = "waiting", known.ticket, None
-            session.joined_in = self.window
+            session.joined_in, session.waiting_since = self.window, self.wall
 
     def _outranks_others(self, session: Session, fence: int) -> bool:
         """Whether this permit is the person's newest, if there may be one; the others are then older copies of it, and
@@ -629,6 +659,7 @@ class ModelPool:
         before = replace(session)
         session.ticket = self._ticket_for(session)
         session.state, session.reason, session.joined_in = "waiting", None, self.window_now
+        session.waiting_since = self.wall
         self._pump(session)
         if session.state != "waiting":
             return self.standing(session)

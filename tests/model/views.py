@@ -18,6 +18,7 @@ class View:
     ticket: int | None = None
     offer_ends_at: int | None = None
     ends_at: int | None = None
+    waited_ms: int | None = None
     sits_out: bool = False
     front_until: int | None = None
     deadline: int | None = None
@@ -52,6 +53,7 @@ def _of_session(session: Session) -> View:
         ticket=session.ticket,
         offer_ends_at=session.offer_ends_at,
         ends_at=session.ends_at,
+        waited_ms=session.waited_ms,
         sits_out=session.sits_out,
         front_until=session.front_until,
         deadline=session.deadline,
@@ -82,6 +84,7 @@ def _of_record(record: dict[str, str], deadline: float | None) -> View:
         ticket=number("ticket"),
         offer_ends_at=number("offer_ends_at"),
         ends_at=number("ends_at"),
+        waited_ms=round(float(record["waited_s"]) * 1000) if "waited_s" in record else None,
         sits_out="sits_out" in record,
         front_until=number("front_until"),
         deadline=None if deadline is None else int(deadline),

@@ -9,6 +9,7 @@ end
 begin_adding()
 
 local function denied(reason, record)
+  tally('denied:' .. reason)
   return {
     state = 'denied',
     reason = reason,

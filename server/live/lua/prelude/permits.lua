@@ -43,15 +43,31 @@ local function end_standing(record, reason)
   set(record, 'reason', reason)
 end
 
+-- When the session was here last, on the wall clock.
+local function was_here_at(record)
+  return record.lost_at and wall - (now - record.lost_at) or wall
+end
+
+-- Who leaves the line without an interview has waited in vain, until they left or were last here. A session that had an
+-- interview before keeps the wait for that one.
+local function note_vain_wait(record)
+  if not record.interview_started_at then
+    local waited_ms = was_here_at(record) - (record.waiting_since or wall)
+    set(record, 'waited_s', string.format('%.3f', math.max(0, waited_ms) / 1000))
+  end
+end
+
 -- Lengths of interviews, newest first, are what the waiting time is estimated from.
 local function remember_length(record)
-  local ended_at = record.lost_at and wall - (now - record.lost_at) or wall
-  redis.call('LPUSH', LENGTHS, integer(math.max(0, ended_at - record.interview_started_at)))
+  redis.call('LPUSH', LENGTHS, integer(math.max(0, was_here_at(record) - record.interview_started_at)))
   redis.call('LTRIM', LENGTHS, 0, LENGTHS_KEPT - 1)
 end
 
 local function grant(record)
   local waiting_since = record.waiting_since or wall
+  if record.interview_state == 'offered' then
+    tally('offer_taken')
+  end
   clear_standing(record)
   set(record, 'interview_state', 'granted')
   set(record, 'reason', nil)
@@ -129,6 +145,7 @@ local function release(record, reason, cause)
     end_standing(record, reason)
     event('released', record, 'fence', record.fence, 'cause', cause)
   elseif state == 'waiting' or state == 'offered' then
+    note_vain_wait(record)
     end_standing(record, reason)
     event('left_line', record, 'cause', cause)
   end
@@ -186,6 +203,31 @@ local function move_standing(from, to)
   end
 end
 
+-- Whether the user of this waiter already has the permits and offers that one may have: two tickets of one user stand
+-- in the line after Redis came back from an old copy, or after an operator allowed fewer. Then the later ticket yields;
+-- but what a session holds that has lost its connection comes to this one, as with a claim.
+local function yields_to_another(record)
+  local most = config.permits_per_user
+  if most == 0 or redis.call('ZCARD', holding_key(record.user_id)) <= most then
+    return false
+  end
+  local served, absent = {}, nil
+  for _, other in ipairs(held_elsewhere(record)) do
+    if other.interview_state ~= 'waiting' then
+      served[#served + 1] = other
+      absent = absent or other.lost_at and other
+    end
+  end
+  if #served < most then
+    return false
+  elseif absent then
+    move_standing(absent, record)
+  else
+    yield(record, served[1])
+  end
+  return true
+end
+
 -- The newest session of the same user that is here while this one has lost its connection.
 local function successor(record)
   if config.permits_per_user ~= 1 or is_recovering() then
@@ -226,9 +268,9 @@ local function lose(record, at)
   end
 end
 
--- The deadline ran out: offline. If no loss was reported before, it happened at the deadline.
+-- The deadline ran out: offline. If no loss was reported before, it happened at the deadline; the cause says so.
 local function reap(record, at)
-  local session_id = record.session_id
+  local session_id, cause = record.session_id, record.lost_at and 'grace' or 'deadline'
   redis.call('ZREM', ONLINE, session_id)
   redis.call('DEL', alive_key(session_id))
   if record.connection then
@@ -237,7 +279,7 @@ local function reap(record, at)
   end
   lose(record, at)
   redis.call('ZADD', OFFLINE, record.lost_at, session_id)
-  event('offline', record)
+  event('offline', record, 'cause', cause)
 end
 
 -- The deadline may have run out without a tick having seen it.
@@ -270,6 +312,8 @@ local function finish(record, end_reason)
   local session_id = record.session_id
   if record.interview_state == 'granted' then
     remember_length(record)
+  elseif record.interview_state ~= 'none' then
+    note_vain_wait(record)
   end
   end_standing(record, REASON_OF_END[end_reason])
   redis.call('ZREM', ONLINE, session_id)

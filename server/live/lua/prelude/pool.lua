@@ -5,7 +5,7 @@
 -- ARGV     the verb's own; most verbs take one JSON object per item
 -- Returns  an array: the head (the pool's state as JSON), then one entry per item: JSON, or '!' and why it was refused
 
-local CONFIG, ONLINE, OFFLINE, INTERVIEWS, OFFERS, GRACE, LINE, READY, ABSENT, SESSIONS, ENDED, DIRTY, LENGTHS, EVENTS = unpack(KEYS)
+local CONFIG, ONLINE, OFFLINE, INTERVIEWS, OFFERS, GRACE, LINE, READY, ABSENT, SESSIONS, ENDED, DIRTY, LENGTHS, EVENTS, TALLIES = unpack(KEYS)
 local PREFIX = string.sub(CONFIG, 1, -7)
 local POOL = string.match(CONFIG, '{(.*)}')
 local EVENTS_KEPT = 10000
@@ -25,7 +25,7 @@ end
 -- Configuration, clocks, counters
 
 local config, wall, now, run_id
-local counted = {}
+local counted, tallied = {}, {}
 
 local function read_config()
   local flat = redis.call('HGETALL', CONFIG)
@@ -73,6 +73,19 @@ local function outgrow(name, number)
   end
 end
 
+-- Monitoring counts what happens: by event, and what is no event by a name of its own. The names are few, and name
+-- nobody.
+local function tally(name)
+  tallied[name] = (tallied[name] or 0) + 1
+end
+
+local function save_tallies()
+  for name, count in pairs(tallied) do
+    redis.call('HINCRBY', TALLIES, name, count)
+  end
+  tallied = {}
+end
+
 local function save_config()
   local fields = { 'now', integer(now), 'wall', integer(wall) }
   for name in pairs(counted) do
@@ -80,10 +93,30 @@ local function save_config()
     fields[#fields + 1] = integer(config[name])
   end
   redis.call('HSET', CONFIG, unpack(fields))
+  save_tallies()
 end
 
 ---------------------------------------------------------------------------------------------------
 -- Events
+
+-- Events that are tallied by their cause, too, and the causes there are: elsewhere a cause is an id or free text. They
+-- stand in texts, since every script would build a table anew.
+local TALLIED_BY_CAUSE =
+  ' connected disconnected offline waiting offered offer_missed granted released left_line abandoned '
+local CAUSES = ' new replaced closed timeout bye drain too_slow too_many_messages bad_message binary grace deadline '
+  .. 'expired absent withdrawn taken_over recovered released max_length abandoned cleanup '
+
+local function is_among(words, word)
+  return string.find(words, ' ' .. word .. ' ', 1, true) ~= nil
+end
+
+local function tally_event(kind, cause)
+  if cause and is_among(TALLIED_BY_CAUSE, kind) then
+    tally(kind .. ':' .. (is_among(CAUSES, cause) and cause or 'other'))
+  else
+    tally(kind)
+  end
+end
 
 local function event(kind, record, ...)
   config.seq = (config.seq or 0) + 1
@@ -95,10 +128,13 @@ local function event(kind, record, ...)
     entry[#entry + 1] = 'user_id'
     entry[#entry + 1] = record.user_id
   end
-  local extra = { ... }
-  for i = 1, #extra do
+  local extra, cause = { ... }, nil
+  for i = 1, #extra, 2 do
     entry[#entry + 1] = extra[i]
+    entry[#entry + 1] = extra[i + 1]
+    cause = extra[i] == 'cause' and extra[i + 1] or cause
   end
+  tally_event(kind, cause)
   redis.call('XADD', EVENTS, 'MAXLEN', '~', EVENTS_KEPT, '*', unpack(entry))
 end
 

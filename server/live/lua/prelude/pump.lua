@@ -93,7 +93,7 @@ local function pump(claimant)
   end
   for _ = 1, STEPS do
     local session_id = redis.call('ZRANGE', READY, 0, 0)[1]
-    local is_waiting = session_id and is_ready(session_id)
+    local is_waiting = session_id and is_ready(session_id) and not yields_to_another(session(session_id))
     if not session_id or is_waiting and not find_place() then
       is_stirred = more
       return

@@ -89,7 +89,7 @@ local function each_item(act)
   for i = 1, #ARGV do
     answers[i] = act(items[i])
   end
-  if next(changes) or next(counted) then
+  if next(changes) or next(counted) or next(tallied) then
     save()
   end
   local reply = { head() }
