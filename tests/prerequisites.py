@@ -47,6 +47,7 @@ PREREQUISITES = {
         Prerequisite("psql", "the psql commands of the documentation", "postgresql-client"),
         Prerequisite("pgbouncer", "Supabase's poolers, and TLS to the database", "pgbouncer"),
         Prerequisite("postgres-15", "the oldest Postgres that is supported", "postgresql-15"),
+        Prerequisite("promtool", "the metrics and the alert rules", "prometheus"),
         Prerequisite("openssl", "TLS to the database, and behind a proxy", "openssl"),
         Prerequisite("tmux", "the live terminal view", "tmux"),
         Prerequisite("nginx", "the example for nginx", "nginx-light"),

@@ -51,7 +51,7 @@ _LEAVING = ("disconnected", "offline", "released", "left_line", "abandoned")
 
 
 @dataclass(frozen=True, slots=True)
-class _Reading:
+class Reading:
     """A pool at one moment. `backlog`: what waits to be written, if there is a Postgres."""
 
     state: PoolState
@@ -119,7 +119,7 @@ async def _of_the_pools(node: Node) -> list[Metric]:
     up = GaugeMetricFamily("presence_redis_up", "1 while Redis answers")
     try:
         names = await node.store.pool_names()
-        readings = await asyncio.gather(*(_read(node, name) for name in _shown(names)))
+        readings = await asyncio.gather(*(_read(node, name) for name in shown_pools(names)))
     except PresenceError:
         up.add_metric([], 0)
         return [up]
@@ -127,15 +127,15 @@ async def _of_the_pools(node: Node) -> list[Metric]:
     number = GaugeMetricFamily(
         "presence_pools", "Pools that there are, of which some may not be shown", len(names)
     )
-    return [up, number, *_families([each for each in readings if each is not None])]
+    return [up, number, *families([each for each in readings if each is not None])]
 
 
-def _shown(names: Sequence[str]) -> list[str]:
+def shown_pools(names: Sequence[str]) -> list[str]:
     """The pools that get series of their own: the default one, then by name."""
     return sorted(names, key=lambda name: (name != DEFAULT_POOL, name))[:MOST_POOLS]
 
 
-async def _read(node: Node, name: str) -> _Reading | None:
+async def _read(node: Node, name: str) -> Reading | None:
     """None: it is gone, or somebody put another kind of key there."""
     store, keys = node.store, node.store.keys(name)
     try:
@@ -152,10 +152,11 @@ async def _read(node: Node, name: str) -> _Reading | None:
         raise RedisAwayError(str(error)) from error
     except PresenceError:
         return None
-    return _Reading(state, tallies, in_grace, ready, backlog)
+    return Reading(state, tallies, in_grace, ready, backlog)
 
 
-def _families(readings: Sequence[_Reading]) -> Iterator[Metric]:
+def families(readings: Sequence[Reading]) -> Iterator[Metric]:
+    """What is true of the pools, whatever node is asked."""
     for name, meaning in _OF_A_STATE.items():
         yield _gauge(name, meaning, {(each.state.pool,): getattr(each.state, name) for each in readings})
     yield _gauge(
@@ -179,7 +180,7 @@ def _families(readings: Sequence[_Reading]) -> Iterator[Metric]:
     yield from _of_the_tallies(readings)
 
 
-def _of_the_flush(readings: Sequence[_Reading]) -> Iterator[Metric]:
+def _of_the_flush(readings: Sequence[Reading]) -> Iterator[Metric]:
     waiting = {each.state.pool: each.backlog for each in readings if each.backlog is not None}
     if waiting:
         yield _gauge(
@@ -194,7 +195,7 @@ def _of_the_flush(readings: Sequence[_Reading]) -> Iterator[Metric]:
         )
 
 
-def _of_the_tallies(readings: Sequence[_Reading]) -> Iterator[Metric]:
+def _of_the_tallies(readings: Sequence[Reading]) -> Iterator[Metric]:
     """What has happened since Redis's memory began."""
     told: dict[str, Causes] = {each.state.pool: _by_cause(each.tallies) for each in readings}
     yield _counter(

@@ -43,6 +43,8 @@ class _Numbers(Protocol):
 
     def write_value(self, key: str, value: float, timestamp: float) -> None: ...
 
+    def close(self) -> None: ...
+
 
 _open: Callable[[str], _Numbers] = MmapedDict
 _collector: Callable[[None, str], Collector] = MultiProcessCollector
@@ -135,6 +137,11 @@ class Shared:
                 elif sample.name in _OF_PROCESSES:
                     self._put(sample.name, metric.documentation, _OF_PROCESSES[sample.name], sample.value)
 
+    def close(self) -> None:
+        """Write no more."""
+        for file in self._files.values():
+            file.close()
+
     def _count(self, kind: str, key: str, value: float) -> None:
         """Write a number that only rises, if it has risen."""
         if self._written.get(key) == value:
@@ -150,8 +157,18 @@ class Shared:
 
     def _file(self, kind: str) -> _Numbers:
         if kind not in self._files:
-            self._files[kind] = _open(str(self._directory / f"{kind}_{self._worker}.db"))
+            self._files[kind] = self._open(self._directory / f"{kind}_{self._worker}.db")
         return self._files[kind]
+
+    def _open(self, path: Path) -> _Numbers:
+        """One that is new gets its name when it can be read: another worker may read it at any moment."""
+        if path.exists():
+            return _open(str(path))
+        unready = path.with_suffix(".new")
+        unready.unlink(missing_ok=True)
+        file = _open(str(unready))
+        unready.rename(path)
+        return file
 
 
 def _key(

@@ -46,7 +46,9 @@ class Meter:
     def on_resync(self, name: str, snapshot: Snapshot) -> None:
         """The pool was read anew."""
         self._resyncs.add()
-        self._pool(name).handovers.begin(snapshot.line, snapshot.offers, snapshot.state.at)
+        self._pool(name).handovers.begin(
+            line=snapshot.line, offered=snapshot.offers, granted=snapshot.holders, at=snapshot.state.at
+        )
 
     def on_tick(self, state: PoolState) -> None:
         """A tick was answered just now."""
