@@ -28,7 +28,7 @@ PATIENCE_S = 5.0
 class RecentParams(PoolParams, frozen=True):
     """How far back."""
 
-    hours: Annotated[float, msgspec.Meta(ge=0.25, le=24)] = 4
+    hours: Annotated[float, msgspec.Meta(ge=0.25, le=24, description="The last so many hours.")] = 4
 
 
 class RecentPoint(msgspec.Struct, frozen=True):
