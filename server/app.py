@@ -38,6 +38,7 @@ from server.node.loops import running
 from server.node.node import Node
 from server.pages.dashboard import routes as dashboard_routes
 from server.pages.demo import routes as demo_routes
+from server.pages.docs import routes as docs_routes
 from server.settings import Settings, SettingsError
 
 CLOSE_POSTGRES_WITHIN_S = 2.0
@@ -93,7 +94,7 @@ def _node(settings: Settings) -> Node:
 
 
 def _routes(*, demo: bool) -> list[BaseRoute]:
-    return [*routes(development=demo), *dashboard_routes(), *(demo_routes() if demo else ())]
+    return [*routes(development=demo), *dashboard_routes(), *docs_routes(), *(demo_routes() if demo else ())]
 
 
 @asynccontextmanager
