@@ -39,7 +39,8 @@ def check_types(node: str) -> bool:
     """Whether the compiler finds nothing. It is installed first if need be."""
     if not COMPILER.exists() and not _run("npm", "ci", "--no-audit", "--no-fund"):
         return False
-    return all([_run(node, str(COMPILER), "--project", project) for project in PROJECTS])
+    failed = [project for project in PROJECTS if not _run(node, str(COMPILER), "--project", project)]
+    return not failed
 
 
 def _run(*command: str, source: Path | None = None) -> bool:

@@ -47,7 +47,7 @@ test("half a message is none", () => {
 test("the delay has jitter and a bound", () => {
   assert.equal(delayMs(0, () => 0), 250);
   assert.equal(delayMs(3, () => 1), 250 + 4000);
-  assert.equal(delayMs(50, () => 1), 250 + 10_000);
+  assert.equal(delayMs(50, () => 1), 250 + 5000);
 });
 
 test("durations are said as people say them", () => {
@@ -56,8 +56,8 @@ test("durations are said as people say them", () => {
   assert.equal(clock(3750), "1:02:30");
   assert.equal(clock(-5), "0:00");
   assert.deepEqual([5, 89, 90, 5399, 5400, 200_000].map(about), ["5 s", "89 s", "2 min", "90 min", "2 h", "2 d"]);
-  assert.deepEqual([3, 59, 60, 600].map(ago), ["just now", "just now", "2 min ago", "10 min ago"]);
-  assert.equal(wait(null, null), "not known yet");
+  assert.deepEqual([3, 59, 60, 600].map(ago), ["just now", "just now", "1 min ago", "10 min ago"]);
+  assert.equal(wait(null, null), "unknown");
   assert.equal(wait(300, 900), "about 5 min, at most 15 min");
   assert.equal(count(1, "session"), "1 session");
   assert.equal(count(0, "session"), "0 sessions");
@@ -102,6 +102,19 @@ test("ended sessions are kept up to a bound, the oldest go first", () => {
   assert.equal(store.sessions.size, 500);
   assert.ok(!store.sessions.has("s99"));
   assert.ok(store.sessions.has("s100"));
+});
+
+test("without a history an event is the last that is heard of who has ended; what is forgotten is gone", () => {
+  const store = new Store();
+  for (const id of ["a", "b", "c"]) store.put(session(id), 1000);
+  store.end("a", "kicked", 1001);
+  store.end("b", "completed", 1001);
+  store.gone("a");
+  store.put(session("b", { status: "completed", version: 2 }), 1002);
+  store.gone("c");
+  assert.deepEqual([...store.sessions.values()].map((each) => each.status), ["abandoned", "completed"]);
+  for (const id of ["a", "b"]) store.gone(id);
+  assert.equal(store.sessions.size, 0);
 });
 
 test("the server's time is what the least delayed message says", () => {
@@ -157,11 +170,12 @@ test("events read as sentences, also those of a newer server", () => {
   assert.equal(sentenceOf({ ...event, type: "granted", user_id: "anna" }), "anna is in the interview");
   assert.equal(sentenceOf({ ...event, type: "released", user_id: "anna", cause: "max_length" }), "anna no longer holds a place (max length)");
   assert.equal(sentenceOf({ ...event, type: "pool_changed", actor: "dashboard" }), "The pool was changed (dashboard)");
+  assert.equal(sentenceOf({ ...event, type: "connected", user_id: "anna", cause: "new" }), "anna is connected");
   assert.equal(sentenceOf({ ...event, type: "was_seen", session_id: "s1" }), "s1 was seen");
 });
 
 test("the chart's scale ends at a round number", () => {
-  assert.deepEqual([0, 1, 2, 3, 7, 11, 45, 101, 499].map(niceMaximum), [2, 2, 2, 4, 10, 20, 50, 200, 500]);
+  assert.deepEqual([0, 1, 2, 3, 7, 11, 45, 101, 499].map(niceMaximum), [2, 2, 2, 4, 8, 20, 60, 200, 600]);
 });
 
 test("samples and what came since make one line, which begins before the window", () => {

@@ -111,6 +111,26 @@ class UsersChromium:
             await socket.recv()
 
 
+@contextmanager
+def shared_chromium() -> Iterator[Path]:
+    """A browser that outlives event loops, for the tests of a module; gives its profile, for `connected_to`."""
+    with TemporaryDirectory(prefix="chromium-") as home, _started(Path(home), ()) as process:
+        asyncio.run(_port(Path(home), process.main))
+        yield Path(home)
+
+
+@asynccontextmanager
+async def connected_to(profile: Path) -> AsyncIterator[Browser]:
+    """The shared browser. What is opened in contexts of its own is closed with the block."""
+    port = (profile / "DevToolsActivePort").read_text().split()[0]
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.connect_over_cdp(f"http://127.0.0.1:{port}")
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
 @asynccontextmanager
 async def users_chromium(*flags: str) -> AsyncIterator[UsersChromium]:
     """A browser with a fresh profile and these flags more; it ends with the block."""

@@ -1,7 +1,7 @@
 // Calls of the API with the cookie of the sign-in. What fails is a Problem, with the server's sentence.
 
 const SIGN_IN = "/dashboard";
-const JUST_LOADED_MS = 5000;
+const LED = "presence-dashboard-led";
 export const CSRF = { "X-Presence-CSRF": "1" };
 
 /** What the server answered instead of doing it; status 0 when it did not answer at all. */
@@ -24,6 +24,7 @@ export async function call(method, path, { params, body, signal } = {}) {
   const headers = body ? { ...CSRF, "Content-Type": "application/json" } : CSRF;
   const response = await reach(path + query, { method, headers, body: body && JSON.stringify(body), signal });
   if (!response.ok) throw await problemOf(response);
+  isIn();
   return response.json();
 }
 
@@ -45,7 +46,14 @@ export async function problemOf(response) {
   return new Problem(response.status, sentence, Number(response.headers.get("Retry-After")) || undefined);
 }
 
+/** Once: a page that the server lets in while it refuses its calls would only be sent round in circles. */
 function leadToSignIn() {
-  // A page that was let in a moment ago would only be sent round in circles.
-  if (performance.now() > JUST_LOADED_MS) location.assign(SIGN_IN);
+  if (sessionStorage.getItem(LED)) return;
+  sessionStorage.setItem(LED, "1");
+  location.assign(SIGN_IN);
+}
+
+/** The calls are answered: the next refusal may lead to the form again. */
+function isIn() {
+  sessionStorage.removeItem(LED);
 }

@@ -12,17 +12,17 @@ const MINUTE_MS = 60_000;
 const LEAST_SPAN_MS = 10 * MINUTE_MS;
 const LIVE_STEP_MS = 5000;
 const FIGURES_STEP_MS = 15 * MINUTE_MS;
-const HEIGHT = 220;
+const HEIGHT = 232;
 const MARGIN = { top: 10, right: 12, bottom: 24, left: 34 };
 const TICKS_MS = [2, 5, 10, 15, 30, 60].map((minutes) => minutes * MINUTE_MS);
 const SERIES = /** @type {const} */ (["online", "limit", "waiting", "in_interview"]);
 const SVG = "http://www.w3.org/2000/svg";
 
-/** The least of 1, 2, 5, 10, 20, … that is not below. @param {number} value */
+/** The least of 2, 4, 6, 8, 10, 20, 40, … that is not below, so that there is a whole number half way. @param {number} value */
 export function niceMaximum(value) {
   const least = Math.max(2, value);
   const power = 10 ** Math.floor(Math.log10(least));
-  return [1, 2, 4, 5, 10].map((step) => step * power).find((step) => step >= least);
+  return [1, 2, 4, 6, 8, 10].map((step) => step * power).find((step) => step >= least);
 }
 
 /** Samples and what came since, oldest first, none older than `fromMs`. @param {Point[]} samples @param {Point[]} live @param {number} fromMs */

@@ -31,10 +31,13 @@ const WORDS = {
   recovery_ended: ["pool", "Everybody is known again"],
 };
 
+// Elsewhere the cause says nothing that the words don't.
+const CAUSES_OF = new Set(["disconnected", "offline", "released", "left_line", "abandoned"]);
+
 /** An event as a sentence. @param {PoolEvent} event */
 export function sentenceOf(event) {
   const [, words = event.type.replaceAll("_", " ")] = WORDS[event.type] ?? [];
-  const more = event.cause ?? (event.type === "pool_changed" ? event.actor : undefined);
+  const more = event.type === "pool_changed" ? event.actor : CAUSES_OF.has(event.type) ? event.cause : undefined;
   const who = event.user_id ?? event.session_id;
   return [who, words, more && `(${more.replaceAll("_", " ")})`].filter(Boolean).join(" ");
 }

@@ -28,12 +28,17 @@ export function about(seconds) {
 
 /** How long ago, without seconds, so that a table stays calm. @param {number} seconds */
 export function ago(seconds) {
-  return seconds < MINUTE_S ? "just now" : `${about(Math.max(seconds, 1.5 * MINUTE_S))} ago`;
+  return seconds < MINUTE_S ? "just now" : `${lasting(seconds)} ago`;
+}
+
+/** How long something has lasted, without seconds. @param {number} seconds */
+export function lasting(seconds) {
+  return seconds < MINUTE_S ? "under a minute" : seconds < 1.5 * MINUTE_S ? "1 min" : about(seconds);
 }
 
 /** @param {number | null} seconds @param {number | null} most */
 export function wait(seconds, most) {
-  if (seconds == null) return "not known yet";
+  if (seconds == null) return "unknown";
   if (seconds < 1) return "none";
   return most == null ? `about ${about(seconds)}` : `about ${about(seconds)}, at most ${about(most)}`;
 }

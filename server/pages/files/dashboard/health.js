@@ -5,6 +5,7 @@ import { count, timeOfDay } from "./format.js";
 /** @typedef {import("./types.d.ts").Readiness} Readiness */
 
 const EVERY_MS = 5000;
+const WHEN_OFF_MS = 1500;
 
 /** What to say; empty when all is well. @param {Readiness | null} health null: no answer @param {number | null} lastSeenMs */
 export function sentenceFor(health, lastSeenMs) {
@@ -25,6 +26,7 @@ export function sentenceFor(health, lastSeenMs) {
 export function watchHealth({ say, lastSeenMs }) {
   let timer = 0;
   let lostMs = null;
+  let sentence = "";
 
   async function ask() {
     clearTimeout(timer);
@@ -33,10 +35,11 @@ export function watchHealth({ say, lastSeenMs }) {
       const isLive = health !== null && health.redis === "ok";
       if (isLive) lostMs = null;
       else lostMs ??= lastSeenMs() ?? Date.now();
-      say(sentenceFor(health, lostMs));
+      sentence = sentenceFor(health, lostMs);
+      say(sentence);
     }
     clearTimeout(timer);
-    timer = setTimeout(ask, EVERY_MS);
+    timer = setTimeout(ask, sentence ? WHEN_OFF_MS : EVERY_MS);
   }
 
   document.addEventListener("visibilitychange", ask);

@@ -24,6 +24,7 @@ const TABLE_EVERY_TICKS = 10;
 const SAMPLES_EVERY_MS = 300_000;
 const RETRY_MS = 3000;
 const TOAST_MS = 8000;
+const ENDS = new Set(["completed", "kicked", "abandoned"]);
 const PILL = { connecting: "Connecting", live: "Live", reconnecting: "Reconnecting", refused: "Stopped" };
 
 const store = new Store();
@@ -34,7 +35,7 @@ let lastSeenMs = null;
 let turn = 0;
 
 const now = () => store.serverTime(Date.now());
-const places = makePlaces({ pool: () => pool, announce });
+const places = makePlaces({ pool: () => pool, announce, failed: () => askHealth() });
 const chart = makeChart(now);
 const people = makePeople(store, now);
 const events = makeEvents(() => touch("events"));
@@ -78,7 +79,7 @@ const TAKE = {
     if (store.put(session, Date.now())) touch("people", "sessions");
   },
   session_gone({ session_id }) {
-    store.remove(session_id);
+    store.gone(session_id);
     touch("people", "sessions");
   },
   line(line) {
@@ -96,6 +97,9 @@ function take(message) {
   if (taker) return taker(told);
   events.add(told);
   touch("events");
+  if (!ENDS.has(told.type)) return;
+  store.end(told.session_id, told.type, Date.now());
+  touch("people", "sessions");
 }
 
 /** @param {StreamState} state @param {Problem} [problem] */
@@ -111,12 +115,18 @@ function showState(state, problem) {
 async function readAnew() {
   const mine = turn;
   try {
-    await Promise.all([readSessions(mine), readSamples(mine)]);
+    await Promise.all([readCapacity(mine), readSessions(mine), readSamples(mine)]);
   } catch (error) {
     if (mine !== turn) return;
     if (!(error instanceof Problem)) throw error;
     if (error.status !== 401 && error.status !== 404) setTimeout(() => mine === turn && readAnew(), RETRY_MS);
   }
+}
+
+/** @param {number} mine */
+async function readCapacity(mine) {
+  const capacity = await call("GET", "/v1/capacity", { params: { pool } });
+  if (mine === turn) TAKE.capacity(capacity);
 }
 
 /** @param {number} mine */

@@ -23,8 +23,9 @@ export function makePeople(store, now) {
 
   /** @param {HTMLElement} element @param {Session} session */
   function updateHolder(element, session) {
-    element.classList.toggle("away", !session.online);
-    const note = session.online ? "" : "connection lost, the place is kept for a moment";
+    const isConnected = session.online && session.connection !== null;
+    element.classList.toggle("away", !isConnected);
+    const note = isConnected ? "" : "not connected, keeps the place for a moment";
     fill(element, { user: session.user_id, details: detailsOf(session, note), session: session.session_id });
     const startedMs = Date.parse(session.interview_started_at ?? "");
     setTime(element.querySelector(".since"), startedMs, now(), "in since");

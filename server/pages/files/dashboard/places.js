@@ -23,8 +23,8 @@ export function previewOf(now, limit) {
   return `${count(free, "place")} would be free.`;
 }
 
-/** @param {{ pool: () => string, announce: (sentence: string) => void }} page */
-export function makePlaces({ pool, announce }) {
+/** @param {{ pool: () => string, announce: (sentence: string) => void, failed: () => void }} page */
+export function makePlaces({ pool, announce, failed }) {
   /** @type {Capacity | null} */
   let shown = null;
   let isEdited = false;
@@ -82,6 +82,7 @@ export function makePlaces({ pool, announce }) {
       if (!(error instanceof Problem)) throw error;
       say(error.message, true);
       announce(error.message);
+      failed();
       return false;
     }
   }
@@ -141,8 +142,8 @@ function text(number) {
 function renderGauge(capacity) {
   const { active = 0, offered = 0, limit = 0 } = capacity ?? {};
   const whole = Math.max(limit, active + offered, 1);
-  setAttribute($("gauge-taken"), "stroke-dasharray", arc(active / whole));
-  setAttribute($("gauge-offered"), "stroke-dasharray", arc((active + offered) / whole));
+  setArc($("gauge-taken"), active / whole);
+  setArc($("gauge-offered"), (active + offered) / whole);
   const gauge = $("gauge");
   const over = Math.max(0, active + offered - limit);
   gauge.classList.toggle("full", !!capacity && active + offered >= limit);
@@ -165,8 +166,9 @@ function noteOf(capacity, over) {
   return notes.join(" · ");
 }
 
-/** @param {number} share */
-function arc(share) {
+/** @param {Element} path @param {number} share */
+function setArc(path, share) {
+  setAttribute(path, "stroke-dasharray", `${(share * 100).toFixed(2)} 200`);
   // A dash of no length would still show its round end.
-  return share <= 0 ? "0 200" : `${(share * 100).toFixed(2)} 200`;
+  setAttribute(path, "visibility", share > 0 ? null : "hidden");
 }

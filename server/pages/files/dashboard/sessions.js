@@ -1,5 +1,5 @@
 // The table of sessions: search, filters, order; rows are changed where they differ.
-import { about, ago, clock, count, exactTime, languageName } from "./format.js";
+import { about, ago, count, exactTime, languageName, lasting } from "./format.js";
 import { $, copyOf, keyedList, setAttribute, setText } from "./rows.js";
 import { hasEnded, stateOf } from "./store.js";
 
@@ -127,7 +127,7 @@ export function makeSessions(store, { now, changed, announce, loadEnded }) {
     if (hasEnded(session)) return ENDS[session.end_reason] ?? "";
     if (standing === "waiting") return session.interview.position ? `number ${session.interview.position}` : "";
     if (standing === "away") return `for ${about((now() - Date.parse(session.last_seen)) / 1000)}`;
-    if (!session.online) return "connection lost";
+    if (!session.online || session.connection === null) return "not connected";
     return session.connection === "http" ? "over HTTP" : "";
   }
 
@@ -143,7 +143,7 @@ export function makeSessions(store, { now, changed, announce, loadEnded }) {
     const startedMs = Date.parse(session.interview_started_at ?? "");
     const endedMs = session.is_in_interview ? now() : Date.parse(session.interview_ended_at ?? "");
     const isKnown = !Number.isNaN(startedMs) && !Number.isNaN(endedMs);
-    setText(element, isKnown ? clock((endedMs - startedMs) / 1000) : "");
+    setText(element, isKnown ? lasting((endedMs - startedMs) / 1000) : "");
     setAttribute(element, "title", isKnown ? `since ${exactTime(startedMs)}` : null);
   }
 

@@ -36,6 +36,8 @@ export class Store {
     this.line = null;
     /** Ids of ended sessions, oldest first. @type {Set<string>} */
     this.ended = new Set();
+    /** Ended ones of which an event told us, and no session yet: without a history it is gone by then. @type {Set<string>} */
+    this.spared = new Set();
     /** How far the server's clock is ahead of ours, at least. @type {number | null} */
     this.aheadMs = null;
   }
@@ -60,8 +62,23 @@ export class Store {
     this.sessions.set(session.session_id, session);
     this.heardAt.set(session.session_id, nowMs);
     this.ended.delete(session.session_id);
+    this.spared.delete(session.session_id);
     if (hasEnded(session)) this.#keepEnded(session.session_id);
     return true;
+  }
+
+  /** An event says how a session ended. @param {string} sessionId @param {string} how @param {number} nowMs */
+  end(sessionId, how, nowMs) {
+    const known = this.sessions.get(sessionId);
+    if (!known || hasEnded(known)) return;
+    const status = how === "completed" ? "completed" : "abandoned";
+    this.put({ ...known, status, end_reason: how, online: false, connection: null, is_in_interview: false, interview: { state: "none" } }, nowMs);
+    this.spared.add(sessionId);
+  }
+
+  /** Redis does not have it any more. @param {string} sessionId */
+  gone(sessionId) {
+    if (!this.spared.delete(sessionId)) this.remove(sessionId);
   }
 
   /** @param {string} sessionId */
@@ -69,6 +86,7 @@ export class Store {
     this.sessions.delete(sessionId);
     this.heardAt.delete(sessionId);
     this.ended.delete(sessionId);
+    this.spared.delete(sessionId);
   }
 
   /**

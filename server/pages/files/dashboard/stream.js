@@ -8,7 +8,7 @@ import { createParser } from "./sse.js";
 // The server writes a comment at least every 15 s.
 const SILENT_AT_MOST_MS = 40_000;
 const FIRST_DELAY_MS = 500;
-const LONGEST_DELAY_MS = 10_000;
+const LONGEST_DELAY_MS = 5_000;
 // Whoever asks for too much, or for what is not there, gets the same answer the next time.
 const FINAL = new Set([400, 401, 403, 404, 422]);
 
