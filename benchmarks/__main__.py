@@ -15,7 +15,7 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import claims_http, claims_store, flush, growth, latency, renewals, sessions
+from benchmarks import claims_http, claims_store, flush, growth, instruments, latency, renewals, sessions
 from benchmarks.ground import Ground, prepared
 from benchmarks.table import Row, print_table
 
@@ -24,6 +24,7 @@ Measure = Callable[[Ground], Awaitable[list[Row]]]
 BENCHMARKS: dict[str, Measure] = {
     "sessions": sessions.measure,
     "renewals": renewals.measure,
+    "instruments": instruments.measure,
     "claims-http": claims_http.measure,
     "claims-store": claims_store.measure,
     "latency": latency.measure,
