@@ -72,7 +72,10 @@ class ConcurrencyRow:
 
 @dataclass(slots=True, frozen=True)
 class WaitRow:
-    """How long those waited who got in, in one language; with `total`: in all. `waited`: a second or longer."""
+    """How long those waited who got in, in one language; with `total`: in all. `waited`: a second or longer.
+
+    `gave_up`: who waited, never got in, and is gone; `gave_up_median_s`: after how long.
+    """
 
     language_code: str | None
     total: bool
@@ -81,6 +84,8 @@ class WaitRow:
     median_s: float | None
     p90_s: float | None
     longest_s: float | None
+    gave_up: int
+    gave_up_median_s: float | None
 
 
 @dataclass(slots=True, frozen=True)

@@ -9,7 +9,7 @@ from statistics import median, quantiles
 
 import msgspec
 
-from persistence.plan.demand import HOUR_S, Demand, Steady
+from persistence.plan.demand import HOUR_S, MIN_GIVE_UPS, Demand, Steady
 from persistence.plan.erlang import ErlangC, erlang_c
 from persistence.plan.simulation import Outcome, Run, simulate
 
@@ -200,7 +200,7 @@ class _Said:
         if self.demand.patience.waits_s:
             yield f"People give up as the {self.demand.gave_up} did who waited in vain."
         else:
-            yield "Nobody gives up. Who was turned away or left the line is not in the history of interviews."
+            yield f"Nobody gives up: in the history fewer than {MIN_GIVE_UPS} did. Who was turned away is not in it."
         yield "Erlang-C is for the busiest hour as if it went on for ever, with exponential lengths."
 
     def warnings(self) -> Iterator[str]:

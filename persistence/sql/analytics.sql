@@ -52,7 +52,9 @@ select language_code, grouping(language_code) = 1 as total,
        count(*) filter (where waited_s >= 1) as waited,
        percentile_cont(0.5) within group (order by waited_s) as median_s,
        percentile_cont(0.9) within group (order by waited_s) as p90_s,
-       max(waited_s) as longest_s
+       max(waited_s) as longest_s,
+       count(gave_up_s) as gave_up,
+       percentile_cont(0.5) within group (order by gave_up_s) as gave_up_median_s
 from :"schema".presence_facts
 where pool = $1 and day > (now() at time zone 'UTC')::date - $2::integer
 group by grouping sets ((language_code), ())

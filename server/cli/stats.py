@@ -68,6 +68,7 @@ PARTS = (
             "median": "median_s",
             "p90": "p90_s",
             "longest": "longest_s",
+            "gave up": "gave_up",
         },
     ),
     Part("endings", "How sessions ended", "endings", {"reason": "end_reason", "sessions": "sessions"}),

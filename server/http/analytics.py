@@ -80,7 +80,7 @@ class Concurrency(msgspec.Struct, frozen=True):
 
 
 class Waits(msgspec.Struct, frozen=True):
-    """How long those waited who got in: in all (`total`), and by language."""
+    """How long those waited who got in, and how many gave up: in all (`total`), and by language."""
 
     pool: str
     days: int
@@ -130,7 +130,7 @@ async def get_concurrency(call: Call[None, Span]) -> Answer:
 
 @operation("GET", "/v1/analytics/waits", Access.KEY, answers={200: Waits}, errors=(503,))
 async def get_waits(call: Call[None, Span]) -> Answer:
-    """See how long those waited who got in: median, p90 and the longest, by language."""
+    """See how long those waited who got in (median, p90 and the longest), and how many gave up, by language."""
     rows = await _unless_away(_history(call).waits(call.pool, call.query.days))
     return Answer(Waits(call.pool, call.query.days, rows))
 

@@ -202,10 +202,16 @@ async def test_waits_count_those_who_got_in(history: History) -> None:
     for number, waited_s in enumerate((0, 0, 60, 120, 600)):
         await history.session(str(number), 0, interview=(11, 12), completed=13, waited_s=waited_s)
     await history.session("never", 0, reason="abandoned")
+    for number, waited_s in enumerate((30, 900, 3000)):
+        await history.session(f"gave up {number}", 0, reason="abandoned", waited_s=waited_s)
+    await history.session("left the line but is here", 0, waited_s=40)
     everybody, german = await history.analytics.waits("main", 7)
     assert (everybody.admitted, everybody.waited, everybody.median_s, everybody.longest_s) == (5, 3, 60, 600)
     assert everybody.p90_s == pytest.approx(120 + 0.6 * 480)
     assert (german.language_code, german.admitted) == ("de", 5)
+    assert (everybody.gave_up, everybody.gave_up_median_s) == (3, 900)
+    (told,) = await history.pool.fetch("select admitted, longest_s, gave_up from presence_waits")
+    assert tuple(told) == (5, 600, 3)
 
 
 async def test_endings_tell_why(history: History) -> None:

@@ -23,8 +23,9 @@ select pool, language_code, (started_at at time zone 'UTC')::date as day, user_i
             then extract(epoch from interview_ended_at - interview_started_at)::float8 end as interview_s,
        case when status = 'completed' and completed_at >= started_at
             then extract(epoch from completed_at - started_at)::float8 end as session_s,
-       waited_s,
-       case when status <> 'active' then coalesce(end_reason, status) end as end_reason
+       case when interview_started_at is not null then waited_s end as waited_s,
+       case when status <> 'active' then coalesce(end_reason, status) end as end_reason,
+       case when interview_started_at is null and status <> 'active' and waited_s > 0 then waited_s end as gave_up_s
 from :"schema".presence;
 
 create or replace view :"schema".presence_languages with (security_invoker = on) as
@@ -46,14 +47,16 @@ select pool, language_code, day,
 from :"schema".presence_facts
 group by pool, language_code, day;
 
--- How long those waited who got in; who got in at once has waited 0 seconds.
+-- How long those waited who got in; who got in at once has waited 0 seconds. And who left the line and never got in.
 create or replace view :"schema".presence_waits with (security_invoker = on) as
 select pool, language_code, day,
        count(waited_s) as admitted,
        count(*) filter (where waited_s >= 1) as waited,
        percentile_cont(0.5) within group (order by waited_s) as median_s,
        percentile_cont(0.9) within group (order by waited_s) as p90_s,
-       max(waited_s) as longest_s
+       max(waited_s) as longest_s,
+       count(gave_up_s) as gave_up,
+       percentile_cont(0.5) within group (order by gave_up_s) as gave_up_median_s
 from :"schema".presence_facts
 group by pool, language_code, day;
 
