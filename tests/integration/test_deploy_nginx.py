@@ -16,6 +16,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from server.embedded.child import LOOPBACK
+from server.node import reader
 from tests.certificates import Certificate, make_ca, sign
 from tests.frontends import HOST, Caddy, Frontend, Nginx
 from tests.integration.conftest import MakeSite, Site
@@ -169,6 +170,23 @@ async def test_an_event_passes_the_proxy_while_the_stream_is_open(
         assert (event.event, event.json()["session_id"]) == ("session_started", opened["session_id"])
     finally:
         await stream.aclose()
+
+
+async def test_comments_carry_a_stream_without_events_past_the_time_outs_of_nginx(
+    make_site: MakeSite, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "ALIVE_EVERY_S", PING_S)
+    outside = await put(Nginx, await make_site(), proxy_read_timeout=CUTS_AFTER)
+    asked = outside.http.build_request("GET", "/v1/events", extensions=NAMED)
+    stream = await outside.http.send(asked, stream=True)
+    comments = 0
+    async with asyncio.timeout(PATIENCE_S):
+        async for line in stream.aiter_lines():
+            comments += line.startswith(":")
+            if comments * PING_S > IDLE_S:
+                break
+    await stream.aclose()
+    assert comments * PING_S > IDLE_S
 
 
 async def test_pages_of_a_node_that_stops_find_the_next_one(

@@ -112,6 +112,7 @@ class Stage:
             "redis-cli": f'{demand("redis-cli")} -p {self.redis.port} "$@" | sed "s/^$/(nil)/"',
             "presence": f'{shlex.quote(sys.executable)} -m server.cli "$@"',
             "journalctl": f"cat {logs}",
+            "curl": f'{demand("curl")} "$@"',
         }
         folder = self.folder / "bin"
         folder.mkdir(exist_ok=True)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 from server.app import CLOSE_POSTGRES_WITHIN_S
 from server.cli.errors import MISUSED
 from server.node.node import DRAIN_PATIENCE_S, DRAIN_S, FINAL_FLUSH_S
 from server.serve import GRACEFUL_STOP_S
+from tests.prerequisites import demand
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "examples/deploy/presence.service"
@@ -27,9 +25,7 @@ def setting(name: str) -> str:
 
 
 def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
-    if shutil.which("systemd-analyze") is None:
-        pytest.skip("systemd-analyze is missing")
-    command = ["systemd-analyze", *arguments]
+    command = [demand("systemd-analyze"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
