@@ -50,6 +50,7 @@ PREREQUISITES = {
         Prerequisite("promtool", "the metrics and the alert rules", "prometheus"),
         Prerequisite("openssl", "TLS to the database, and behind a proxy", "openssl"),
         Prerequisite("tmux", "the live terminal view", "tmux"),
+        Prerequisite("systemd-analyze", "the example for systemd", "systemd"),
         Prerequisite("nginx", "the example for nginx", "nginx-light"),
         Prerequisite("caddy", "the example for Caddy", "caddy"),
     )

@@ -21,7 +21,8 @@ LONGEST_STOP_S = DRAIN_S + DRAIN_PATIENCE_S + GRACEFUL_STOP_S + FINAL_FLUSH_S + 
 
 def setting(name: str) -> str:
     """The last value of a setting of the unit."""
-    return re.findall(rf"^{name}=(.*)$", UNIT.read_text(encoding="utf-8"), re.MULTILINE)[-1]
+    values = re.findall(rf"^{name}=(.*)$", UNIT.read_text(encoding="utf-8"), re.MULTILINE)
+    return str(values[-1])
 
 
 def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
