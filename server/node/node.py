@@ -77,13 +77,19 @@ class Node:
         connections = Gauge(
             "presence_connections", "WebSockets that are open and welcomed", lambda: len(self.hub), "livesum"
         )
+        most = Gauge(
+            "presence_connections_limit",
+            "WebSockets that this node takes at most",
+            lambda: self.settings.max_connections,
+            "livesum",
+        )
         draining = Gauge(
             "presence_draining", "1 while this node stops", lambda: int(self.draining), "livemax"
         )
         readers = Gauge(
             "presence_sse_readers", "Readers of events over HTTP", lambda: len(self.feed), "livesum"
         )
-        self.measured.gauges += [connections, draining, readers]
+        self.measured.gauges += [connections, most, draining, readers]
         if self.shared is not None:
             # At once: who is just connected is counted, whichever worker is asked.
             self.hub.counted = partial(self.shared.write_gauge, connections)
