@@ -8,6 +8,7 @@ from operator import itemgetter
 
 import asyncpg
 
+from persistence.columns import as_columns
 from persistence.errors import RefusedByTriggerError, UnwritableRowsError
 from persistence.patience import ANSWER_WITHIN_S, WORK_WITHIN_S, Connection, transaction
 from persistence.port import Outcome, Touched
@@ -62,7 +63,7 @@ class Repository:
 
     async def _write(self, connection: Connection, rows: Sequence[PresenceRow]) -> dict[str, asyncpg.Record]:
         """Write, and return nothing if all rows were taken; else what the table has of them now."""
-        written = await connection.execute(self._sql["write_sessions"], *zip(*rows, strict=True))
+        written = await connection.execute(self._sql["write_sessions"], *as_columns(rows))
         if written == f"INSERT 0 {len(rows)}":
             return {}
         records = await connection.fetch(self._sql["kept"], [row.session_id for row in rows])

@@ -48,6 +48,20 @@ async def test_a_row_comes_back_as_it_was_written(repository: Repository) -> Non
     assert await stored(repository) == full
 
 
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize(
+    "page", ["", "NULL", "\x1f", "\x1e", "a\x1fb\x1ec", "{,}", '"\\', "ä न 😀", " x\ny "]
+)
+async def test_a_text_comes_back_whatever_stands_in_it(
+    repository: Repository, page: str, number: int
+) -> None:
+    rows = [
+        row(f"s{each}", current_page=page if each == 0 else None, metadata="{}") for each in range(number)
+    ]
+    await repository.write(rows)
+    assert [await repository.session(each.session_id) for each in rows] == rows
+
+
 async def test_a_session_that_nobody_wrote_is_not_found(repository: Repository) -> None:
     assert await repository.session("nobody") is None
 
