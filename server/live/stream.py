@@ -14,7 +14,7 @@ EVENTS_PER_PAGE = 500
 # An operator may have written entries of another kind: our own are looked for among the next so many.
 ENTRIES_FOR_A_MARK = 10
 MOST = 2**64 - 1
-_ID = re.compile(r"(\d{1,20})(?:-(\d{1,20}))?")
+_ID = re.compile(r"([0-9]{1,20})(?:-([0-9]{1,20}))?")
 _TYPES = frozenset(EventType)
 
 

@@ -16,7 +16,7 @@ from redis import Redis
 from structlog.testing import capture_logs
 
 from server.embedded import EmbeddedRedis
-from server.live.verbs import Look, Seen
+from server.live.verbs import Look, Open, Seen, Update
 from server.node import feed, reader
 from tests.conftest import TEST_API_KEY, Serve, SpawnServer
 from tests.events import PATIENCE_S, reading
@@ -205,6 +205,27 @@ async def test_a_changed_session_is_read_once_for_all_and_not_at_all_for_nobody(
     assert {message.data["session_id"] for message in told} == {anna}
 
 
+@pytest.mark.soak
+async def test_ten_thousand_sessions_that_change_at_once_are_told_bit_by_bit(serve: Serve) -> None:
+    node, count = await serve(), 10_000
+    store, names = node.node.store, [f"s-{number}" for number in range(count)]
+    await asyncio.gather(*(store.open("main", Open(session_id=name, user_id=name)) for name in names))
+    async with reading(node.url, types="", **{"with": "sessions"}) as stream:
+        (pool,) = node.node.feed._pools.values()
+        missing = set(names)
+        for page in ("learning", "interview"):
+            await asyncio.gather(
+                *(store.update("main", Update(session_id=name, page=page)) for name in names)
+            )
+        while missing:
+            message = await stream.next("session")
+            if message.data["current_page"] == "interview":
+                missing.discard(message.data["session_id"])
+            assert pool.looks is not None
+            assert len(pool.looks._sights) <= 5000
+    await until(lambda: pool.looks is None)
+
+
 async def test_one_of_two_hundred_readers_that_never_reads_holds_up_nobody(
     serve: Serve, redis_url: str
 ) -> None:
@@ -273,6 +294,17 @@ async def test_a_redis_that_lost_its_memory_is_a_reset_on_the_open_stream(api: A
         ben = await stream.next("session_started")
     assert ben.data["user_id"] == "ben"
     assert ben.data["epoch"] != old.data["epoch"]
+
+
+async def test_what_the_node_missed_is_told_from_the_stream(api: Api, redis_url: str) -> None:
+    async with reading(api.url) as stream:
+        await api.open("anna")
+        with Redis.from_url(redis_url) as redis:
+            redis.hincrby("presence:{main}:config", "seq", 1)  # the follower misses one, and begins anew
+        await api.open("ben")
+        await api.open("carla")
+        told = await stream.take(3)
+    assert [message.data.get("user_id") for message in told] == ["anna", "ben", "carla"]
 
 
 async def test_while_redis_is_away_the_stream_stays_open(serve: Serve, own_redis: EmbeddedRedis) -> None:
