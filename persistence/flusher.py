@@ -231,8 +231,9 @@ class Flusher:
     async def _drain(self, pool: str) -> None:
         """Write what is dirty now. What becomes dirty meanwhile may have to wait for the next flush."""
         waiting = (await self._source.backlog(pool)).sessions
-        # Some come again at once: those that changed meanwhile, and those refused as old.
-        most = waiting + self._batch
+        # Some come again at once: those refused as old. But people who go on changing must not keep a flush from its
+        # end: the next one touches those who are present, renews the lease, and writes each session once.
+        most = 2 * waiting
         await Drain(self._source, self._write, pool, batch=self._size, most=most).run()
 
     async def _move(self, touched: Touched) -> Sequence[str]:
