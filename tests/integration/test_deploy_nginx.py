@@ -24,7 +24,7 @@ from tests.outside import NAMED, Outside, answers, greet
 
 TRUSTED = (LOOPBACK,)
 # nginx cuts what is silent for so long; we are, for longer, and meanwhile so many pings come.
-CUTS_AFTER, IDLE_S, PING_S = "1s", 2.5, 0.3
+CUTS_AFTER, IDLE_S, PING_S = "1s", 1.8, 0.3
 NEVER_S = 600
 PATIENCE_S = 15.0
 TOO_MANY_CONNECTIONS = 4030

@@ -135,11 +135,6 @@ def a_place_that_is_offered(stage: Stage) -> None:
     stage.ask("DELETE", "/sessions/anna-1/interview")
 
 
-def a_paused_pool(stage: Stage) -> None:
-    stage.serve()
-    stage.ask("PUT", "/pools/main", mode="paused")
-
-
 def a_tab_that_was_closed(stage: Stage) -> None:
     server = stage.serve(PRESENCE_MAX_CONCURRENT="1")
     token = stage.open("anna")
@@ -173,8 +168,10 @@ def postgres_away(stage: Stage) -> None:
     stage.open("anna")
 
 
-def a_server_that_was_started_again_with_another_limit(stage: Stage) -> None:
-    assert stage.serve(PRESENCE_MAX_CONCURRENT="1").stop() == 0
+def a_paused_pool_and_a_server_started_again_with_another_limit(stage: Stage) -> None:
+    first = stage.serve(PRESENCE_MAX_CONCURRENT="1")
+    stage.ask("PUT", "/pools/main", mode="paused")
+    assert first.stop() == 0
     stage.serve(PRESENCE_MAX_CONCURRENT="7")
 
 
@@ -187,13 +184,12 @@ STAGINGS: dict[str, Callable[[Stage], None]] = {
     for each in (
         a_full_pool,
         a_place_that_is_offered,
-        a_paused_pool,
         a_tab_that_was_closed,
         redis_away,
         redis_full,
         redis_that_evicts,
         postgres_away,
-        a_server_that_was_started_again_with_another_limit,
+        a_paused_pool_and_a_server_started_again_with_another_limit,
         nothing_is_set,
     )
 }
