@@ -22,11 +22,16 @@ def sql_of(page: Path) -> list[str]:
 
 def shown(page: Path, mark: str, output: str) -> bool:
     """Whether the page shows this output between `<!-- mark -->` and its end; with UPDATE_DOCS set, make it so."""
+    return generated(page, mark, f"```text\n{output}```\n")
+
+
+def generated(page: Path, mark: str, markdown: str) -> bool:
+    """The same for Markdown."""
     text = page.read_text(encoding="utf-8")
     end = f"<!-- /{mark.partition(':')[0]} -->"
     before, start, rest = text.partition(f"<!-- {mark} -->\n")
     assert start, f"{page.name} has no mark {mark}"
-    new = before + start + f"```text\n{output}```\n" + rest[rest.index(end) :]
+    new = before + start + markdown + rest[rest.index(end) :]
     if "UPDATE_DOCS" in os.environ:
         page.write_text(new, encoding="utf-8")
         return True

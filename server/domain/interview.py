@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
 
@@ -20,7 +21,10 @@ class InterviewState(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a claim was denied (the first five) or why there is no permit any more."""
+    """Why a claim was denied (`at_capacity`, `line_full`, `closed`, `elsewhere`, `ended`), or why there is no permit.
+
+    `elsewhere`: another session of the same person has the permit or the place, and `takeover` would bring it here.
+    """
 
     AT_CAPACITY = "at_capacity"
     LINE_FULL = "line_full"
@@ -56,17 +60,38 @@ class Admission(msgspec.Struct, frozen=True, omit_defaults=True):
 class Interview(msgspec.Struct, frozen=True, omit_defaults=True):
     """The interview object of the HTTP API and the WebSocket protocol."""
 
-    state: InterviewState
-    message: str
-    reason: Reason | None = None
-    fence: int | None = None
-    position: int | None = None
-    waiting: int | None = None
-    eta_s: float | None = None
-    eta_max_s: float | None = None
-    eta_reason: EtaReason | None = None
-    offer_expires_in_s: float | None = None
-    ends_in_s: float | None = None
+    state: Annotated[InterviewState, msgspec.Meta(description="Where the session stands.")]
+    message: Annotated[
+        str, msgspec.Meta(description="A sentence for the participant, in the session's language.")
+    ]
+    reason: Annotated[Reason | None, msgspec.Meta(description="Why it was denied, or why there is none.")] = (
+        None
+    )
+    fence: Annotated[
+        int | None, msgspec.Meta(description="With `granted`: the permit's number, which only rises.")
+    ] = None
+    position: Annotated[
+        int | None,
+        msgspec.Meta(description="With `waiting` and `offered`: the place in the whole line, from 1."),
+    ] = None
+    waiting: Annotated[int | None, msgspec.Meta(description="How long the line is.")] = None
+    eta_s: Annotated[
+        float | None,
+        msgspec.Meta(description="The wait, as likely shorter as longer; none if too little is known."),
+    ] = None
+    eta_max_s: Annotated[
+        float | None, msgspec.Meta(description="In nine cases of ten the wait is shorter than this.")
+    ] = None
+    eta_reason: Annotated[
+        EtaReason | None, msgspec.Meta(description="Why the wait has grown, or none is shown any more.")
+    ] = None
+    offer_expires_in_s: Annotated[
+        float | None, msgspec.Meta(description="With `offered`: accept within this time.")
+    ] = None
+    ends_in_s: Annotated[
+        float | None,
+        msgspec.Meta(description="With `granted`: how long it may still last, if there is a limit."),
+    ] = None
 
 
 def interview(admission: Admission, message: str, shown: Shown | None = None) -> Interview:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import Annotated, cast
 
@@ -22,7 +23,7 @@ Token = Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
 
 
 class Close(IntEnum):
-    """Close codes. 4000-4099: come back; all others here: stay away."""
+    """Close codes. 4000-4099, and when something broke here: come back; all others: stay away."""
 
     BINARY = 1003
     TOO_LARGE = 1009
@@ -42,8 +43,26 @@ class Close(IntEnum):
     @property
     def comes_back(self) -> bool:
         """Whether a client that is closed with this code connects again by itself."""
-        return 4000 <= self.value < 4100  # noqa: PLR2004 - the range is the protocol's
+        return self is Close.INTERNAL or 4000 <= self.value < 4100  # noqa: PLR2004 - the range is the protocol's
 
+
+# For the protocol's page.
+MEANINGS: Mapping[Close, str] = {
+    Close.BINARY: "a binary frame: messages are text",
+    Close.TOO_LARGE: f"a message over {MAX_MESSAGE_BYTES // 1024} KiB, or in too many fragments",
+    Close.INTERNAL: "something broke in the server",
+    Close.SUPERSEDED: "the node stops (after `drain`), or a newer attempt of the same tab has connected",
+    Close.TOO_SLOW: "the client reads too slowly, and too much is unsent",
+    Close.TOO_MANY_MESSAGES: "more messages in a second than are allowed",
+    Close.TOO_MANY_CONNECTIONS: "this node, or this client address, has as many connections as it may",
+    Close.REDIS_AWAY: "Redis does not answer, so nobody can be let in now",
+    Close.BAD_MESSAGE: "no JSON, an unknown `type`, a wrong field, or a first message that is no `hello`",
+    Close.BAD_TOKEN: "the token is bad, expired, or its session unknown: get a new one",
+    Close.NO_HELLO: f"no `hello` within {HELLO_WITHIN_S:g} s",
+    Close.TAKEN_OVER: "another tab has the session now",
+    Close.ENDED: "the session has ended; the reason is its `end_reason`",
+    Close.NO_PROTOCOL: f"the subprotocol {SUBPROTOCOL} was not offered",
+}
 
 # A drained client and one whose attempt was superseded are told the same: come back.
 DRAIN = Close.SUPERSEDED

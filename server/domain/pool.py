@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from server.domain.times import iso
+from server.domain.times import Moment, iso
 
 DEFAULT_POOL = "main"
 
@@ -100,19 +100,28 @@ class PoolState(msgspec.Struct, frozen=True):
 class Capacity(msgspec.Struct, frozen=True):
     """The capacity object of the HTTP API and the WebSocket protocol; `as_of` is ISO 8601 UTC."""
 
-    pool: str
-    mode: Mode
-    limit: int
-    active: int
-    available: int
-    offered: int
-    waiting: int
-    sessions_online: int
-    sessions_active: int
-    eta_s: float | None
-    eta_max_s: float | None
-    recovering: bool
-    as_of: str
+    pool: Annotated[str, msgspec.Meta(description="The pool's name.")]
+    mode: Annotated[Mode, msgspec.Meta(description="Whether anybody may enter, or wait.")]
+    limit: Annotated[int, msgspec.Meta(description="Permits that may be held at the same time.")]
+    active: Annotated[
+        int, msgspec.Meta(description="Permits that are held, with those in grace, without offers.")
+    ]
+    available: Annotated[int, msgspec.Meta(description="Places that a claim could take now.")]
+    offered: Annotated[int, msgspec.Meta(description="Permits that are reserved for somebody who waits.")]
+    waiting: Annotated[int, msgspec.Meta(description="How long the line is, without offers.")]
+    sessions_online: Annotated[int, msgspec.Meta(description="Sessions that are present.")]
+    sessions_active: Annotated[int, msgspec.Meta(description="Sessions that have not ended.")]
+    eta_s: Annotated[
+        float | None, msgspec.Meta(description="What a newcomer would wait; none if too little is known.")
+    ]
+    eta_max_s: Annotated[
+        float | None, msgspec.Meta(description="In nine cases of ten the wait is shorter than this.")
+    ]
+    recovering: Annotated[
+        bool,
+        msgspec.Meta(description="Redis has lost its memory a moment ago: nobody enters for some seconds."),
+    ]
+    as_of: Annotated[Moment, msgspec.Meta(description="When it was so.")]
 
 
 def capacity(state: PoolState, eta_s: float | None = None, eta_max_s: float | None = None) -> Capacity:

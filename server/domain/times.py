@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import msgspec
+
+Moment = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -10,7 +10,7 @@ from persistence.rows import PresenceRow
 from server.domain.interview import Admission, Interview, InterviewState, Reason, interview
 from server.domain.sentences import Sentences
 from server.domain.session import ConnectionKind, EndReason, SessionRecord, Status
-from server.domain.times import iso
+from server.domain.times import Moment, iso
 from server.live.verbs import Seen
 from server.node.node import Node
 
@@ -27,12 +27,12 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
     status: Status
     language_code: str | None
     current_page: str | None
-    started_at: str
-    last_seen: str
-    completed_at: str | None
+    started_at: Moment
+    last_seen: Moment
+    completed_at: Moment | None
     is_in_interview: bool
-    interview_started_at: str | None
-    interview_ended_at: str | None
+    interview_started_at: Moment | None
+    interview_ended_at: Moment | None
     waited_s: float | None
     end_reason: EndReason | None
     metadata: dict[str, Any]
