@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
+from redis import Redis
 
 from tests.conftest import TEST_API_KEY
 
@@ -92,3 +95,34 @@ async def reading(url: str, last_id: str | None = None, **params: str) -> AsyncI
             await response.aread()
         assert response.status_code == httpx.codes.OK, response.text
         yield Stream(response)
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Return when it is so."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not is_so():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+def never_reading(url: str) -> socket.socket:
+    """A client that asks for all events and never takes any."""
+    place = urlsplit(url)
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.connect((place.hostname, place.port))
+    head = f"GET /v1/events HTTP/1.1\r\nHost: presence\r\nAuthorization: Bearer {TEST_API_KEY}\r\n\r\n"
+    sock.sendall(head.encode())
+    return sock
+
+
+def happen(redis_url: str, count: int) -> None:
+    """Let so many events happen at once, as if thousands of pages moved on."""
+    with Redis.from_url(redis_url, decode_responses=True) as redis:
+        config, events = "presence:{main}:config", "presence:{main}:events"
+        for _ in range(count // 500):
+            pipe = redis.pipeline()
+            first = redis.hincrby(config, "seq", 500) - 499
+            event = {"type": "page", "epoch": redis.hget(config, "epoch"), "at": 1, "cause": "x" * 4000}
+            for seq in range(first, first + 500):
+                pipe.xadd(events, {**event, "seq": seq})
+            pipe.execute()
