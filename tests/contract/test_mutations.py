@@ -13,8 +13,10 @@ from server.live.scripts import PRELUDE, VERBS, Script, load, source
 from tests.model.live import CLOCK
 from tests.model.machine import AdmissionMachine
 
-# Each hunt makes the same few examples every time; a fault that one of them misses is caught by the next.
-SEEDS = range(3, 9)
+# A fault that the examples of one seed miss is caught by the next: which, changes whenever any source does, since
+# Hypothesis draws from the constants in it. Without a fault a few say enough; the machine's own test makes more.
+SEEDS = range(1, 15)
+ENOUGH = SEEDS[:5]
 HUNT = settings(
     database=None,
     deadline=None,
@@ -132,10 +134,10 @@ def planted(fault: Fault) -> dict[str, Script]:
     return {verb: Script(shared + (wrong if verb == fault.file else source(verb))) for verb in VERBS}
 
 
-def hunt(redis_url: str, scripts: dict[str, Script]) -> None:
+def hunt(redis_url: str, scripts: dict[str, Script], seeds: range = SEEDS) -> None:
     with Redis.from_url(redis_url) as client:
         machine = type("Machine", (AdmissionMachine,), {"redis": client, "scripts": scripts})
-        for number in SEEDS:
+        for number in seeds:
             run_state_machine_as_test(seed(number)(machine), settings=HUNT)
 
 
@@ -154,4 +156,4 @@ def test_a_fault_that_would_replace_nothing_fails() -> None:
 def test_without_a_fault_the_same_hunts_find_nothing(redis_url: str) -> None:
     nothing = Fault("nothing", "tick", "each_due(ONLINE, now, reap)", "each_due(ONLINE, now, reap)")
     assert planted(nothing) == load(CLOCK)
-    hunt(redis_url, planted(nothing))
+    hunt(redis_url, planted(nothing), ENOUGH)

@@ -13,7 +13,7 @@ from tests import ledger
 from tests.conftest import Serve, ServedNode
 from tests.node_api import NodeApi
 from tests.visitor import Visitor
-from tests.witness import client
+from tests.witness import client, events
 
 WITHIN_S = 15.0
 # No flush comes by itself: the test says when.
@@ -76,9 +76,9 @@ async def complete(node: ServedNode, api: NodeApi, *, is_written_before: bool) -
 async def lose_memory(redis_url: str, api: NodeApi) -> None:
     async with client(redis_url) as redis:
         await redis.flushall()
-    async with asyncio.timeout(WITHIN_S):
-        while not (await api.ready())[1]["recovering"]:  # noqa: ASYNC110 - it is asked from outside
-            await asyncio.sleep(0.02)
+        async with asyncio.timeout(WITHIN_S):
+            while "recovery_ended" not in [event["type"] for event in await events(redis)]:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
     await until_ready(api)
 
 

@@ -393,6 +393,16 @@ class AdmissionMachine(RuleBasedStateMachine):
             self.move_clock(4000)
             self.renew_held(renewed)
 
+    @precondition(lambda self: self.holders() and self.connected("waiting"))
+    @rule(data=st.data())
+    def hand_over_before_a_tick_sees_who_is_gone(self, data: st.DataObject) -> None:
+        """The nodes of all but the holders have died; somebody completes."""
+        session_id = data.draw(st.sampled_from(self.holders()))
+        for _ in range(ALIVE_TTL_MS // 4000 + 1):
+            self.move_clock(4000)
+            self.renew_held(tuple(self.holders()))
+        self.finish_with(session_id, "completed", None)
+
     @rule(by_ms=st.sampled_from((-HOUR_MS, HOUR_MS, 12 * HOUR_MS, -1)))
     def jump(self, by_ms: int) -> None:
         """The clock of Redis is set; or hours pass without any script. Who renews is expired by neither."""
@@ -498,13 +508,13 @@ class AdmissionMachine(RuleBasedStateMachine):
     def connected(self, *states: str) -> list[str]:
         return [s.session_id for s in self.model.active if s.connection_id is not None and s.state in states]
 
-    @rule(session_id=session_ids)
-    def come_with_an_old_token(self, session_id: str) -> None:
-        """In a recovery window a page says that it holds a permit which it had once."""
+    @rule(session_id=session_ids, is_late=st.booleans())
+    def come_with_an_old_token(self, session_id: str, is_late: bool) -> None:
+        """In a recovery window, or too late for one, a page says that it holds a permit which it had once."""
         fence, session = self._fence(session_id, "old"), self.session(session_id)
         if fence is None or session is None:
             return
-        if not self.model.is_recovering:
+        if not self.model.is_recovering and not is_late:
             self._fail_over()
         self.connect(session_id, known=Known(session.user_id, session.started_at, fence, holds=True))
 
