@@ -1,6 +1,6 @@
 // What happens, newest first: a bounded list that can be held still.
-import { exactTime, timeOfDay } from "./format.js";
-import { $, copyOf, keyedList, setAttribute, setText } from "./rows.js";
+import { timeOfDay } from "./format.js";
+import { $, copyOf, keyedList, setAttribute, setExact, setText } from "./rows.js";
 
 /** @typedef {import("./types.d.ts").PoolEvent} PoolEvent */
 
@@ -62,8 +62,7 @@ export function makeEvents(changed) {
     const ms = Date.parse(event.at);
     const [time, what] = element.children;
     setText(time, timeOfDay(ms));
-    setAttribute(time, "datetime", event.at);
-    setAttribute(time, "title", exactTime(ms));
+    setExact(time, ms, "");
     setText(what, sentenceOf(event));
     setAttribute(element, "data-kind", kindOf(event.type));
     setAttribute(element, "data-type", event.type);
@@ -74,7 +73,7 @@ export function makeEvents(changed) {
   function render() {
     const kind = $("event-kind").value;
     const shown = (held ?? events).filter((each) => !kind || kindOf(each.type) === kind).slice(-SHOWN).reverse();
-    list(shown);
+    if (!list(shown)) changed();
     $("no-events").hidden = shown.length > 0;
     setAttribute($("pause"), "aria-pressed", String(held !== null));
     setText($("pause"), held === null ? "Pause" : missed ? `Go on (${missed} new)` : "Go on");

@@ -43,9 +43,18 @@ export function wait(seconds, most) {
   return most == null ? `about ${about(seconds)}` : `about ${about(seconds)}, at most ${about(most)}`;
 }
 
+/** @type {Map<string, string>} */
+const named = new Map();
+
 /** `de` is German. @param {string | null} code */
 export function languageName(code) {
   if (!code) return "";
+  if (!named.has(code)) named.set(code, nameOf(code));
+  return named.get(code);
+}
+
+/** @param {string} code */
+function nameOf(code) {
   try {
     return languages.of(code);
   } catch {

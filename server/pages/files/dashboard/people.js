@@ -1,6 +1,6 @@
 // Who is in the interview and for how long, and the line.
-import { about, clock, count, exactTime, languageName } from "./format.js";
-import { $, copyOf, keyedList, setAttribute, setText } from "./rows.js";
+import { about, clock, count, languageName } from "./format.js";
+import { $, copyOf, keyedList, setAttribute, setExact, setText } from "./rows.js";
 import { stateOf } from "./store.js";
 
 /** @typedef {import("./types.d.ts").Session} Session */
@@ -9,8 +9,8 @@ import { stateOf } from "./store.js";
 
 const SHOWN_AT_MOST = 100;
 
-/** @param {Store} store @param {() => number} now the server's time */
-export function makePeople(store, now) {
+/** @param {Store} store @param {{ now: () => number, changed: () => void }} page `now`: the server's time */
+export function makePeople(store, { now, changed }) {
   const inside = keyedList($("inside"), { key: (/** @type {Session} */ each) => each.session_id, create: person, update: updateHolder });
   const line = keyedList($("line"), { key: (/** @type {Waiter} */ each) => each.session_id, create: person, update: updateWaiter });
 
@@ -28,7 +28,7 @@ export function makePeople(store, now) {
     const note = isConnected ? "" : "not connected, keeps the place for a moment";
     fill(element, { user: session.user_id, details: detailsOf(session, note), session: session.session_id });
     const startedMs = Date.parse(session.interview_started_at ?? "");
-    setTime(element.querySelector(".since"), startedMs, now(), "in since");
+    setTime(element.querySelector(".since"), startedMs, now(), "in since ");
     setText(element.querySelector(".until"), endOf(session, startedMs));
   }
 
@@ -47,7 +47,7 @@ export function makePeople(store, now) {
     element.classList.toggle("away", waiter.state === "waiting" && !waiter.ready);
     setText(element.querySelector(".number"), String(waiter.position));
     fill(element, { user: waiter.user_id, details: detailsOf(session, standingOf(waiter)), session: waiter.session_id });
-    setTime(element.querySelector(".since"), Date.parse(waiter.since ?? ""), now(), "waiting since");
+    setTime(element.querySelector(".since"), Date.parse(waiter.since ?? ""), now(), "waiting since ");
     setText(element.querySelector(".until"), etaOf(waiter));
   }
 
@@ -55,14 +55,14 @@ export function makePeople(store, now) {
     render() {
       const holders = [...store.sessions.values()].filter((each) => stateOf(each) === "granted");
       holders.sort((a, b) => startOf(a).localeCompare(startOf(b)) || a.session_id.localeCompare(b.session_id));
-      inside(holders.slice(0, SHOWN_AT_MOST));
+      const isWhole = inside(holders.slice(0, SHOWN_AT_MOST));
       setText($("inside-count"), String(holders.length));
       $("nobody-inside").hidden = holders.length > 0;
 
       const waiters = store.line?.sessions ?? [];
       const shown = waiters.slice(0, SHOWN_AT_MOST);
       const all = store.line ? store.line.waiting + store.line.offered : 0;
-      line(shown);
+      if (!line(shown) || !isWhole) changed();
       setText($("line-count"), String(all));
       $("nobody-waits").hidden = all > 0;
       $("line-rest").hidden = all <= shown.length;
@@ -105,6 +105,5 @@ function fill(element, { user, details, session }) {
 function setTime(element, sinceMs, nowMs, words) {
   const isKnown = !Number.isNaN(sinceMs);
   setText(element, isKnown ? clock((nowMs - sinceMs) / 1000) : "");
-  setAttribute(element, "title", isKnown ? `${words} ${exactTime(sinceMs)}` : null);
-  setAttribute(element, "datetime", isKnown ? new Date(sinceMs).toISOString() : null);
+  setExact(element, sinceMs, words);
 }

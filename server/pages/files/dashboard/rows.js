@@ -1,8 +1,17 @@
 // Lists in the page that follow data: one element a key, made once, changed where it differs, moved only if it must.
+import { exactTime } from "./format.js";
 
 /** Set a text only if it is another one. @param {Element} element @param {string} text */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
+}
+
+/** The exact time of a `<time>`, for machines and as its title; none for NaN. @param {Element} element @param {number} ms @param {string} words before it */
+export function setExact(element, ms, words) {
+  const machine = Number.isNaN(ms) ? null : new Date(ms).toISOString();
+  if (element.getAttribute("datetime") === machine) return;
+  setAttribute(element, "datetime", machine);
+  setAttribute(element, "title", machine && words + exactTime(ms));
 }
 
 /** Set an attribute only if it is another one; null takes it away. @param {Element} element @param {string} name @param {string | null} value */
@@ -12,11 +21,15 @@ export function setAttribute(element, name, value) {
   } else if (element.getAttribute(name) !== value) element.setAttribute(name, value);
 }
 
+// What many new rows cost is spread over some frames.
+const NEW_AT_ONCE = 40;
+
 /**
+ * A function that shows these items. False: some new ones have still to come, show them again with the next frame.
  * @template Item
  * @param {Element} parent
  * @param {{ key: (item: Item) => string, create: (item: Item) => HTMLElement, update: (element: HTMLElement, item: Item) => void }} how
- * @returns {(items: Item[]) => void}
+ * @returns {(items: Item[]) => boolean}
  */
 export function keyedList(parent, { key, create, update }) {
   /** @type {Map<string, HTMLElement>} */
@@ -24,8 +37,11 @@ export function keyedList(parent, { key, create, update }) {
   return (items) => {
     /** @type {Map<string, HTMLElement>} */
     const wanted = new Map();
+    let fresh = 0;
     for (const item of items) {
-      const element = elements.get(key(item)) ?? create(item);
+      const known = elements.get(key(item));
+      if (!known && ++fresh > NEW_AT_ONCE) continue;
+      const element = known ?? create(item);
       update(element, item);
       wanted.set(key(item), element);
     }
@@ -38,6 +54,7 @@ export function keyedList(parent, { key, create, update }) {
     }
     elements = wanted;
     if (focused !== document.activeElement) keepFocus(parent, focused);
+    return fresh <= NEW_AT_ONCE;
   };
 }
 

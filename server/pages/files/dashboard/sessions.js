@@ -1,6 +1,6 @@
 // The table of sessions: search, filters, order; rows are changed where they differ.
-import { about, ago, count, exactTime, languageName, lasting } from "./format.js";
-import { $, copyOf, keyedList, setAttribute, setText } from "./rows.js";
+import { about, ago, count, languageName, lasting } from "./format.js";
+import { $, copyOf, keyedList, setAttribute, setExact, setText } from "./rows.js";
 import { hasEnded, stateOf } from "./store.js";
 
 /** @typedef {import("./types.d.ts").Session} Session */
@@ -9,6 +9,7 @@ import { hasEnded, stateOf } from "./store.js";
 /** @typedef {{ search: string, state: string, page: string, language: string }} Filters */
 
 const ROWS_AT_ONCE = 200;
+const TICK_MS = 10_000;
 const ORDER = ["granted", "offered", "waiting", "here", "away", "completed", "abandoned"];
 const WORDS = {
   granted: "in interview",
@@ -63,6 +64,8 @@ export function makeSessions(store, { now, changed, announce, loadEnded }) {
   let atMost = ROWS_AT_ONCE;
   let announceSoon = 0;
   let found = 0;
+  /** What each row shows: most need not be looked at again. @type {WeakMap<HTMLElement, { session: Session, tick: number }>} */
+  const drawn = new WeakMap();
   const rows = keyedList($("rows"), { key: (/** @type {Session} */ each) => each.session_id, create: row, update: updateRow });
   const headings = /** @type {HTMLElement[]} */ ([...$("table").querySelectorAll("th[data-sort]")]);
   const pages = choices($("by-page"), (code) => code);
@@ -80,7 +83,7 @@ export function makeSessions(store, { now, changed, announce, loadEnded }) {
     const wanted = filters();
     const hits = sorted(all.filter((each) => matches(each, wanted)), sortBy, direction);
     found = hits.length;
-    rows(hits.slice(0, atMost));
+    if (!rows(hits.slice(0, atMost))) changed();
     const among = wanted.state === "ended" ? store.ended.size : all.length - store.ended.size;
     setText($("shown"), found === among ? count(among, "session") : `${found} of ${count(among, "session")}`);
     const isFiltered = !!(wanted.search || wanted.page || wanted.language || wanted.state !== "active");
@@ -103,6 +106,10 @@ export function makeSessions(store, { now, changed, announce, loadEnded }) {
 
   /** @param {HTMLElement} element @param {Session} session */
   function updateRow(element, session) {
+    const tick = Math.floor(now() / TICK_MS);
+    const shown = drawn.get(element);
+    if (shown?.session === session && shown.tick === tick) return;
+    drawn.set(element, { session, tick });
     const [who, state, page, language, came, interview, actions] = element.children;
     const standing = stateOf(session);
     setAttribute(element, "data-state", standing);
@@ -134,8 +141,7 @@ export function makeSessions(store, { now, changed, announce, loadEnded }) {
   /** @param {Element} element @param {number} ms */
   function setTime(element, ms) {
     setText(element, ago((now() - ms) / 1000));
-    setAttribute(element, "title", exactTime(ms));
-    setAttribute(element, "datetime", new Date(ms).toISOString());
+    setExact(element, ms, "");
   }
 
   /** @param {Element} element @param {Session} session */
@@ -144,7 +150,7 @@ export function makeSessions(store, { now, changed, announce, loadEnded }) {
     const endedMs = session.is_in_interview ? now() : Date.parse(session.interview_ended_at ?? "");
     const isKnown = !Number.isNaN(startedMs) && !Number.isNaN(endedMs);
     setText(element, isKnown ? lasting((endedMs - startedMs) / 1000) : "");
-    setAttribute(element, "title", isKnown ? `since ${exactTime(startedMs)}` : null);
+    setExact(element, startedMs, "since ");
   }
 
   /** @param {string} by @param {string} to */
