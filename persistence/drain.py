@@ -42,7 +42,7 @@ class Drain:
         self._rest = most
         self._left_out: set[str] = set()
         self._in_hand: set[str] = set()
-        self._taking = asyncio.Lock()
+        self._source_in_use = asyncio.Lock()
         self._has_more = True
 
     async def run(self) -> None:
@@ -59,12 +59,10 @@ class Drain:
 
     async def _take(self) -> list[PresenceRow]:
         """The next rows that are in nobody's hand; none when it is enough for this time."""
-        async with self._taking:
+        async with self._source_in_use:
             if self._rest <= 0:
                 return []
-            # What is in hand was dirty for longest, so it is in front. It may be confirmed at this moment, and others
-            # may move up: they are passed over, and met by the next call. What was in hand before the call is known
-            # after it too: its state was read before it was confirmed.
+            # What is in hand was dirty for longest, so it is in front, and nothing of it is confirmed meanwhile.
             known = self._in_hand | self._left_out
             taken = await self._source.take(self._pool, self._batch + len(self._left_out), len(self._in_hand))
             rows = [row for row in taken if row[0] not in known]
@@ -76,7 +74,9 @@ class Drain:
         """Write the rows and confirm them."""
         ids = {row.session_id for row in rows}
         outcomes = await self._write(rows)
-        if outcomes:
-            await self._source.ack(self._pool, outcomes)
-        self._left_out |= ids - {outcome.session_id for outcome in outcomes}
-        self._in_hand -= ids
+        # Were others taken at the same moment, some would move up and be passed over, and others be read twice.
+        async with self._source_in_use:
+            if outcomes:
+                await self._source.ack(self._pool, outcomes)
+            self._left_out |= ids - {outcome.session_id for outcome in outcomes}
+            self._in_hand -= ids

@@ -118,6 +118,33 @@ async def test_a_source_that_gives_less_than_it_was_asked_for_is_asked_again(
     assert not sparing.dirty
 
 
+async def test_no_row_is_read_or_written_twice_though_batches_overlap(repository: Repository) -> None:
+    class Halting(LiveModel):
+        """Gives and confirms a few at a time, as Redis does."""
+
+        taken = 0
+
+        async def take(self, pool: str, limit: int, skip: int = 0) -> Sequence[PresenceRow]:
+            rows: list[PresenceRow] = []
+            for start in range(0, limit, 5):
+                rows += await super().take(pool, min(5, limit - start), skip + start)
+                await asyncio.sleep(0.002)
+            self.taken += len(rows)
+            return rows
+
+        async def ack(self, pool: str, outcomes: Sequence[Outcome]) -> None:
+            for start in range(0, len(outcomes), 5):
+                await super().ack(pool, outcomes[start : start + 5])
+                await asyncio.sleep(0.002)
+
+    halting = Halting()
+    for number in range(200):
+        halting.change(row(f"s{number:03d}"))
+    assert await Flusher(halting, repository, holder="node-1", batch=20).flush_once()
+    assert not halting.dirty
+    assert halting.taken == len(halting.acked) == 200
+
+
 async def test_last_seen_of_those_who_are_present_follows_with_each_flush(
     flusher: Flusher, live: LiveModel, repository: Repository
 ) -> None:
