@@ -19,6 +19,7 @@ from tests.conftest import TEST_API_KEY, Serve, SpawnedServer, SpawnServer
 HERE = Path(__file__).parent
 BY_KEY = {"Authorization": f"Bearer {TEST_API_KEY}"}
 BRIEF = ("--seed", "1", "--generation-deterministic", "--max-examples", "5")
+LONG = "300"
 Json = dict[str, Any]
 
 
@@ -115,6 +116,7 @@ def _opened(server: SpawnedServer, user_id: str) -> Json:
     return dict(answer.raise_for_status().json())
 
 
+@pytest.mark.timeout(300)  # it takes 15 s on a machine that is idle
 def test_schemathesis_finds_nothing(spawn_server: SpawnServer, database_url: str, tmp_path: Path) -> None:
     done = schemathesis(spawn_server(DATABASE_URL=database_url), tmp_path, *BRIEF)
     print(done.stdout)
@@ -122,11 +124,9 @@ def test_schemathesis_finds_nothing(spawn_server: SpawnServer, database_url: str
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("history", [True, False])
 def test_schemathesis_finds_nothing_however_long_it_looks(
-    spawn_server: SpawnServer, database_url: str, tmp_path: Path, history: bool
+    spawn_server: SpawnServer, database_url: str, tmp_path: Path
 ) -> None:
-    environment = {"DATABASE_URL": database_url} if history else {}
-    done = schemathesis(spawn_server(**environment), tmp_path, "--max-examples", "300")
+    done = schemathesis(spawn_server(DATABASE_URL=database_url), tmp_path, "--max-examples", LONG)
     print(done.stdout)
     assert done.returncode == 0, done.stderr
