@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -61,8 +61,10 @@ async def node(serve: Serve) -> ServedNode:
 
 
 @pytest.fixture
-async def api(node: ServedNode) -> Api:
-    return Api(node.url, TEST_API_KEY)
+async def api(node: ServedNode) -> AsyncIterator[Api]:
+    client = Api(node.url, TEST_API_KEY)
+    yield client
+    await client.close()
 
 
 async def join(node: ServedNode, api: Api, user_id: str) -> Browser:
@@ -125,7 +127,6 @@ async def test_it_tells_of_a_place_that_went_from_one_to_the_next(node: ServedNo
         assert shown["presence_event_lag_seconds_count"] > 0
 
     await play(node, api, during)
-    await api.close()
 
 
 async def test_a_hand_over_is_counted_once_over_all_nodes(serve: Serve, node: ServedNode, api: Api) -> None:
@@ -142,7 +143,6 @@ async def test_a_hand_over_is_counted_once_over_all_nodes(serve: Serve, node: Se
         assert shown["presence_connections"] == 0
 
     await play(node, api, during)
-    await api.close()
 
 
 async def test_leaves_are_told_by_their_cause_and_comings_back_are_counted(
@@ -158,7 +158,6 @@ async def test_leaves_are_told_by_their_cause_and_comings_back_are_counted(
         assert shown["presence_reconnects_total"] == 1
         assert shown["presence_connections"] == 1
         assert shown['presence_connections_closed_total{code="1000"}'] == 1
-    await api.close()
 
 
 async def test_a_ghost_is_counted_when_its_deadline_has_run_out(serve: Serve) -> None:
@@ -170,6 +169,27 @@ async def test_a_ghost_is_counted_when_its_deadline_has_run_out(serve: Serve) ->
     assert shown['presence_leaves_total{cause="deadline",pool="main",type="offline"}'] == 1
     assert shown['presence_offline{pool="main"}'] == 1
     await api.close()
+
+
+async def test_renewals_and_their_batches_are_counted(serve: Serve) -> None:
+    node = await serve(renew_s=0.3)
+    api = Api(node.url, TEST_API_KEY)
+    async with await join(node, api, "anna"), await join(node, api, "ben"):
+        shown = await until(node.url, lambda found: found['presence_renewals_total{outcome="renewed"}'] >= 2)
+    assert shown['presence_renewals_total{outcome="lost"}'] == 0
+    assert shown["presence_renewal_batch_size_sum"] == shown['presence_renewals_total{outcome="renewed"}']
+    assert shown['presence_renewal_batch_size_bucket{le="2.0"}'] == shown["presence_renewal_batch_size_count"]
+    await api.close()
+
+
+async def test_who_reads_events_is_counted_while_reading(node: ServedNode, api: Api) -> None:
+    async with api.http.stream("GET", "/v1/events") as response:
+        assert response.is_success
+        await until(node.url, lambda found: found["presence_sse_readers"] == 1)
+    shown = await until(node.url, lambda found: found["presence_sse_readers"] == 0)
+    # Counted when it began: a stream has no latency.
+    assert shown['presence_http_requests_total{method="GET",route="/v1/events",status="2xx"}'] == 1
+    assert shown['presence_http_request_seconds_sum{route="/v1/events"}'] < PATIENCE_S
 
 
 async def test_refusals_are_told_by_their_reason(serve: Serve) -> None:
@@ -244,7 +264,6 @@ async def test_promtool_finds_nothing_in_it(node: ServedNode, api: Api) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    await api.close()
 
 
 # That nobody makes it grow
@@ -277,7 +296,6 @@ async def test_paths_methods_messages_and_close_codes_of_somebodys_own_make_no_s
         'presence_events_total{pool="main",type="page"}',
     }
     assert new <= {"presence_leaves_total", "presence_redis_call_seconds_bucket"}
-    await api.close()
 
 
 def test_a_hundred_pools_are_shown_and_the_default_one_is_among_them() -> None:
