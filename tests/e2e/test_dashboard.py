@@ -332,6 +332,7 @@ async def test_it_goes_on_after_the_server_was_killed_and_started_again(
         await lead.sees("#inside li", 1)
         await lead.page.get_by_text("anna has completed").wait_for()
     assert surprises(lead.tab) == []
+    assert TEST_API_KEY not in server.log.read_text(encoding="utf-8")
 
 
 async def test_it_says_when_redis_is_away_and_reads_anew_when_it_is_back(

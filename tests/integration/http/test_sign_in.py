@@ -122,6 +122,21 @@ async def test_the_cookie_is_no_bearer_token_and_a_session_token_no_cookie(clien
     assert 'action="/dashboard/sign-in"' in (await client.get("/dashboard")).text
 
 
+async def test_a_page_of_an_allowed_origin_may_send_a_token_but_not_ride_on_the_cookie(
+    serve: Serve, client_of: OpenClient
+) -> None:
+    client = client_of((await serve(allowed_origins=("https://app.example",))).url)
+    asked = {
+        "Origin": "https://app.example",
+        "Access-Control-Request-Method": "GET",
+        "Access-Control-Request-Headers": "x-presence-csrf",
+    }
+    answer = await client.options("/v1/capacity", headers=asked)
+    assert answer.headers["access-control-allow-origin"] == "https://app.example"
+    assert "csrf" not in answer.headers["access-control-allow-headers"].lower()
+    assert "access-control-allow-credentials" not in answer.headers
+
+
 async def test_a_bearer_goes_before_the_cookie(client: httpx.AsyncClient) -> None:
     await sign_in(client)
     answer = await client.get("/v1/capacity", headers={"Authorization": "Bearer nonsense", **CSRF})

@@ -4,7 +4,7 @@ import { $, setAttribute, setText } from "./rows.js";
 
 /** @typedef {import("./types.d.ts").Recent} Recent */
 /** @typedef {import("./types.d.ts").Capacity} Capacity */
-/** @typedef {{ at: number, online: number, in_interview: number, waiting: number, limit: number }} Point */
+/** `limit`: null where nobody knows any more. @typedef {{ at: number, online: number, in_interview: number, waiting: number, limit: number | null }} Point */
 
 export const HOURS = 4;
 const HOUR_MS = 3_600_000;
@@ -140,8 +140,9 @@ export function makeChart(now) {
   };
 }
 
-/** @param {Point[]} points @param {typeof SERIES[number]} name @param {(ms: number) => number} x @param {(value: number) => number} y @param {number} start @param {number} end */
-function stepPath(points, name, x, y, start, end) {
+/** @param {Point[]} all @param {typeof SERIES[number]} name @param {(ms: number) => number} x @param {(value: number) => number} y @param {number} start @param {number} end */
+function stepPath(all, name, x, y, start, end) {
+  const points = all.filter((each) => each[name] !== null);
   if (!points.length) return "M 0 0";
   const at = (/** @type {Point} */ point) => x(Math.max(start, point.at)).toFixed(1);
   const steps = points.map((point) => `H ${at(point)} V ${y(point[name]).toFixed(1)}`).join(" ");
@@ -150,7 +151,7 @@ function stepPath(points, name, x, y, start, end) {
 
 /** @param {Point | undefined} point */
 function renderLegend(point) {
-  for (const entry of $("legend").children) setText(entry.lastElementChild, point ? String(point[entry.dataset.series]) : "–");
+  for (const entry of $("legend").children) setText(entry.lastElementChild, String(point?.[entry.dataset.series] ?? "–"));
 }
 
 /** @param {Point[]} points */
@@ -169,7 +170,7 @@ function renderFigures(points, end) {
     const row = document.createElement("tr");
     const time = Object.assign(document.createElement("th"), { scope: "row", textContent: hourAndMinute(at) });
     const cells = [point.online, point.in_interview, point.waiting, point.limit].map((value) =>
-      Object.assign(document.createElement("td"), { textContent: String(value) }),
+      Object.assign(document.createElement("td"), { textContent: String(value ?? "–") }),
     );
     row.append(time, ...cells);
     rows.push(row);

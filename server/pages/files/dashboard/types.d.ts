@@ -92,7 +92,7 @@ export interface Sample {
   online: number;
   in_interview: number;
   waiting: number;
-  limit: number;
+  limit: number | null;
 }
 
 export interface Recent {
