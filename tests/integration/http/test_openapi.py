@@ -97,7 +97,7 @@ async def test_the_document_is_sent_once(http: httpx.AsyncClient) -> None:
 
 def schemathesis(server: SpawnedServer, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Let it loose on `server`, with one session whose token it has, and one that may end."""
-    anna, ben = (_opened(server, user) for user in ("anna", "ben"))
+    anna, ben = (_opened(server, user) for user in ("whose-token", "who-may-end"))
     environment = {
         "API_KEY": TEST_API_KEY,
         "SESSION_TOKEN": anna["token"],
