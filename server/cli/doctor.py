@@ -12,13 +12,12 @@ from server.cli.errors import CommandError
 from server.cli.listening import choose
 from server.cli.remote import print_json
 from server.cli.serve import NO_HISTORY, worker_count
-from server.doctor.finding import Finding, Level
+from server.doctor.finding import Finding, Level, careful, failed, ok, skipped
 from server.doctor.postgres import check_postgres
 from server.doctor.reach import check_server
 from server.doctor.redis import check_redis
 from server.settings import ProductionSettings, Settings, SettingsError
 
-SETTINGS = "README.md#settings"
 NO_URL = "neither PRESENCE_URL nor PRESENCE_PUBLIC_URL says where a server runs"
 
 
@@ -30,9 +29,9 @@ def examine(*, as_json: bool) -> None:
     else:
         for finding in findings:
             typer.echo(finding.line())
-    failed = sum(finding.level is Level.FAILED for finding in findings)
-    if failed:
-        raise CommandError(f"{failed} check{'' if failed == 1 else 's'} failed")
+    bad = sum(finding.level is Level.FAILED for finding in findings)
+    if bad:
+        raise CommandError(f"{bad} check{'' if bad == 1 else 's'} failed")
 
 
 def check_settings() -> list[Finding]:
@@ -44,11 +43,11 @@ def check_settings() -> list[Finding]:
         return [_bad_setting(problem) for problem in error.problems]
     except CommandError as error:
         return [_bad_setting(problem) for problem in error.sentences]
-    return [Finding("settings", Level.OK, "`presence serve` takes them")]
+    return [ok("settings", "`presence serve` takes them")]
 
 
 def _bad_setting(problem: str) -> Finding:
-    return Finding("settings", Level.FAILED, problem, "set it in the environment", SETTINGS)
+    return failed("settings", problem, "set it in the environment")
 
 
 async def _check_the_rest() -> list[Finding]:
@@ -56,19 +55,19 @@ async def _check_the_rest() -> list[Finding]:
         settings = Settings.read()
     except SettingsError:
         what = "Redis, Postgres and the server, until the settings can be read"
-        return [Finding("the rest", Level.SKIPPED, what)]
+        return [skipped("the rest", what)]
     return [*await _redis(settings), *await _postgres(settings), *await _server(settings)]
 
 
 async def _redis(settings: Settings) -> list[Finding]:
     if not os.environ.get("REDIS_URL"):
-        return [Finding("redis", Level.SKIPPED, "REDIS_URL is not set")]
+        return [skipped("redis", "REDIS_URL is not set")]
     return await check_redis(settings.redis_url)
 
 
 async def _postgres(settings: Settings) -> list[Finding]:
     if settings.database_url is None:
-        return [Finding("postgres", Level.CAREFUL, NO_HISTORY, "set DATABASE_URL", "docs/supabase.md")]
+        return [careful("postgres", NO_HISTORY, "set DATABASE_URL")]
     url = settings.database_url.get_secret_value()
     return await check_postgres(url, settings.schema_, settings.database_ca)
 
@@ -76,6 +75,6 @@ async def _postgres(settings: Settings) -> list[Finding]:
 async def _server(settings: Settings) -> list[Finding]:
     url = os.environ.get("PRESENCE_URL") or settings.public_url
     if url is None:
-        return [Finding("server", Level.SKIPPED, NO_URL)]
+        return [skipped("server", NO_URL)]
     key = settings.api_key[0].get_secret_value() if settings.api_key else None
     return await check_server(url, key)

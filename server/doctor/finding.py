@@ -6,6 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
+PAGE = "docs/troubleshooting.md"
+
 
 class Level(StrEnum):
     """How bad it is. Only `FAILED` makes the command fail."""
@@ -29,3 +31,28 @@ class Finding(msgspec.Struct, frozen=True):
         """All of it in one line."""
         parts = [self.what, self.mend and f"→ {self.mend}", self.see and f"({self.see})"]
         return f"{self.level:8}{self.check:23}{' '.join(filter(None, parts))}"
+
+
+def ok(check: str, what: str) -> Finding:
+    """All is well."""
+    return Finding(check, Level.OK, what)
+
+
+def skipped(check: str, what: str) -> Finding:
+    """Nothing was looked at, for that reason."""
+    return Finding(check, Level.SKIPPED, what)
+
+
+def careful(check: str, what: str, mend: str) -> Finding:
+    """It works, and one should know."""
+    return Finding(check, Level.CAREFUL, what, mend, explained(check))
+
+
+def failed(check: str, what: str, mend: str) -> Finding:
+    """It must be mended."""
+    return Finding(check, Level.FAILED, what, mend, explained(check))
+
+
+def explained(check: str) -> str:
+    """Where the check is explained: under its own name."""
+    return f"{PAGE}#{check.replace(' ', '-')}"

@@ -8,11 +8,8 @@ from persistence.connect import DatabaseUrlError, Mode, Target, Tls, understand
 from persistence.errors import POSTGRES_AWAY, PersistenceError
 from persistence.inspection import Inspection, Role, inspect
 from persistence.migrations import SchemaVersion
-from server.doctor.finding import Finding, Level
+from server.doctor.finding import Finding, careful, failed, ok
 
-PAGE = "docs/supabase.md"
-CONNECTION, TABLES, ROLE = f"{PAGE}#connection-strings", f"{PAGE}#make-the-tables", f"{PAGE}#the-servers-role"
-LOCKED, TROUBLE = f"{PAGE}#what-is-closed", f"{PAGE}#troubleshooting"
 MIGRATE = "run `presence migrate` as the owner of the tables"
 MOST_NAMES = 3
 
@@ -23,91 +20,78 @@ async def check_postgres(url: str, schema: str, ca: str | None) -> list[Finding]
         target = understand(url)
         found = await inspect(url, schema, ca=ca)
     except DatabaseUrlError as error:
-        return [Finding("postgres", Level.FAILED, f"DATABASE_URL {error}", "correct it", CONNECTION)]
+        return [failed("postgres", f"DATABASE_URL {error}", "correct it")]
     except (*POSTGRES_AWAY, PersistenceError) as error:
         what = str(error).partition("\n")[0] or "no answer in time"
         mend = "see that it runs, and that DATABASE_URL has its host, port and password"
-        return [Finding("postgres", Level.FAILED, f"can't be reached: {what}", mend, TROUBLE)]
+        return [failed("postgres", f"can't be reached: {what}", mend)]
     return [*judge_connection(target, found), *judge(found)]
 
 
 def judge_connection(target: Target, found: Inspection) -> Iterator[Finding]:
     """How it is reached."""
     what = f"version {found.postgres}, {found.latency_s * 1000:.1f} ms a question"
-    yield Finding("postgres", Level.OK, what)
+    yield ok("postgres", what)
     yield _connection(target, found)
     if target.tls is Tls.VERIFIED or target.local:
-        yield Finding(
-            "postgres encryption", Level.OK, target.tls if not target.local else "this machine's own"
-        )
+        yield ok("postgres encryption", target.tls if not target.local else "this machine's own")
     else:
         mend = "set PRESENCE_DATABASE_CA, and take tls= out of DATABASE_URL"
-        yield Finding("postgres encryption", Level.CAREFUL, target.tls, mend, CONNECTION)
+        yield careful("postgres encryption", target.tls, mend)
 
 
 def _connection(target: Target, found: Inspection) -> Finding:
     if found.swapped:
         what = f"{target.mode}, says DATABASE_URL, but a transaction pooler answers"
-        return Finding("postgres connection", Level.FAILED, what, "add ?pgbouncer=true to it", CONNECTION)
+        return failed("postgres connection", what, "add ?pgbouncer=true to it")
     pooler = " (without prepared statements)" if target.mode is Mode.TRANSACTION_POOLER else ""
-    return Finding("postgres connection", Level.OK, f"{target.mode}{pooler}")
+    return ok("postgres connection", f"{target.mode}{pooler}")
 
 
 def judge(found: Inspection) -> Iterator[Finding]:
     """What stands in it, and who may do what."""
     yield _schema(found.schema)
     yield _role(found.role)
+    yield _none_of("postgres grants", found.missing_privileges, "the role lacks nothing", "the role lacks {}")
+    yield _none_of("postgres row security", found.tables_without_rls, "on for every table", "off for {}")
+    good, bad = "none lets the public keys in", "the public keys get in by {}"
+    yield _none_of("postgres policies", found.open_policies, good, bad)
+    yield _none_of("postgres public grants", found.open_grants, "none", "anybody may use {}")
     yield _none_of(
-        "postgres grants", found.missing_privileges, "the role lacks nothing", "the role lacks {}", ROLE
-    )
-    yield _none_of(
-        "postgres row security", found.tables_without_rls, "on for every table", "off for {}", LOCKED
-    )
-    yield _none_of(
-        "postgres policies",
-        found.open_policies,
-        "none lets the public keys in",
-        "the public keys get in by {}",
-        LOCKED,
-    )
-    yield _none_of("postgres public grants", found.open_grants, "none", "anybody may use {}", LOCKED)
-    yield _none_of(
-        "postgres broadcast", found.published, "no table is broadcast", "the rows are broadcast: {}", LOCKED
+        "postgres broadcast", found.published, "no table is broadcast", "the rows are broadcast: {}"
     )
 
 
 def _schema(version: SchemaVersion | None) -> Finding:
     if version is None:
         what = "the role may not read which migrations there were"
-        return Finding("postgres schema", Level.FAILED, what, "connect as presence_server", ROLE)
+        return failed("postgres schema", what, "connect as presence_server")
     if version.pending:
-        return Finding("postgres schema", Level.FAILED, f"lacks {_few(version.pending)}", MIGRATE, TABLES)
+        return failed("postgres schema", f"lacks {_few(version.pending)}", MIGRATE)
     if version.unknown:
         what = f"made by a newer version: {_few(version.unknown)}"
-        return Finding("postgres schema", Level.CAREFUL, what, "update this program", TABLES)
-    return Finding("postgres schema", Level.OK, f"up to date ({version.current})")
+        return careful("postgres schema", what, "update this program")
+    return ok("postgres schema", f"up to date ({version.current})")
 
 
 def _role(role: Role) -> Finding:
     mend = "connect as presence_server"
     if role.superuser or role.bypasses_rls:
         power = "a superuser" if role.superuser else "past row level security"
-        return Finding(
-            "postgres role", Level.CAREFUL, f"{role.name}, {power}: more than is needed", mend, ROLE
-        )
+        return careful("postgres role", f"{role.name}, {power}: more than is needed", mend)
     if role.owns_the_tables:
         what = f"{role.name}, the owner of the tables: more than is needed"
-        return Finding("postgres role", Level.CAREFUL, what, mend, ROLE)
+        return careful("postgres role", what, mend)
     if role.is_server:
-        return Finding("postgres role", Level.OK, role.name)
+        return ok("postgres role", role.name)
     what = f"{role.name}, whom row level security shows nothing"
-    return Finding("postgres role", Level.FAILED, what, mend, ROLE)
+    return failed("postgres role", what, mend)
 
 
-def _none_of(check: str, found: list[str], good: str, bad: str, see: str) -> Finding:
+def _none_of(check: str, found: list[str], good: str, bad: str) -> Finding:
     if not found:
-        return Finding(check, Level.OK, good)
-    return Finding(check, Level.FAILED, bad.format(_few(found)), MIGRATE, see)
+        return ok(check, good)
+    return failed(check, bad.format(_few(found)), MIGRATE)
 
 
 def _few(names: list[str]) -> str:

@@ -10,10 +10,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.typing import Subprotocol
 
-from server.doctor.finding import Finding, Level
+from server.doctor.finding import Finding, careful, failed, ok
 from server.domain.messages import SUBPROTOCOL, Close
 
-SEE = "README.md#run-it-for-real"
 ANSWER_WITHIN_S = 10.0
 UNAUTHORIZED, FORBIDDEN = 401, 403
 # No server ever signed this: the only right answer is the refusal, and nothing is left behind.
@@ -31,7 +30,7 @@ async def check_server(url: str, api_key: str | None) -> list[Finding]:
                 findings.append(_key(await http.get(f"{url}/v1/capacity", headers=headers)))
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         what = f"{url} can't be reached: {str(error) or type(error).__name__}"
-        return [Finding("server", Level.FAILED, what, "start it, or correct PRESENCE_URL", SEE)]
+        return [failed("server", what, "start it, or correct PRESENCE_URL")]
     return [*findings, await _websocket(url)]
 
 
@@ -42,20 +41,19 @@ def _ready(response: httpx.Response) -> Finding:
         ready = bool(told["ready"])
     except (ValueError, KeyError, TypeError):
         what = f"answers {response.status_code}, not like a presence server"
-        return Finding("server", Level.FAILED, what, "correct PRESENCE_URL", SEE)
+        return failed("server", what, "correct PRESENCE_URL")
     if not ready:
-        return Finding("server", Level.FAILED, f"not ready: {parts}", "see its log, or wait a moment", SEE)
-    level = Level.CAREFUL if told["postgres"] == "down" else Level.OK
-    return Finding("server", level, f"ready: {parts}")
+        return failed("server", f"not ready: {parts}", "see its log, or wait a moment")
+    if told["postgres"] == "down":
+        return careful("server", f"ready: {parts}", "see what is said of Postgres; sessions go on meanwhile")
+    return ok("server", f"ready: {parts}")
 
 
 def _key(response: httpx.Response) -> Finding:
     if response.status_code in (UNAUTHORIZED, FORBIDDEN):
         mend = "set PRESENCE_API_KEY to the same as the server's"
-        return Finding(
-            "server key", Level.FAILED, "the server refuses PRESENCE_API_KEY", mend, "README.md#settings"
-        )
-    return Finding("server key", Level.OK, "accepted")
+        return failed("server key", "the server refuses PRESENCE_API_KEY", mend)
+    return ok("server key", "accepted")
 
 
 async def _websocket(url: str) -> Finding:
@@ -71,8 +69,8 @@ async def _websocket(url: str) -> Finding:
     except (WebSocketException, OSError, TimeoutError) as error:
         what = str(error) or type(error).__name__
     if what is None:
-        return Finding("server websocket", Level.OK, "there and back")
-    return Finding("server websocket", Level.FAILED, what, mend, SEE)
+        return ok("server websocket", "there and back")
+    return failed("server websocket", what, mend)
 
 
 async def _refusal(socket: ClientConnection) -> str | None:

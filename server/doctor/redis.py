@@ -10,10 +10,9 @@ from typing import Any
 
 from redis.exceptions import RedisClusterException, RedisError
 
-from server.doctor.finding import Finding, Level
+from server.doctor.finding import Finding, careful, failed, ok
 from server.live.connect import RedisClient, ask_each_server, connect
 
-SEE = "README.md#run-it-for-real"
 LEAST_VERSION = (6, 2)
 PINGS = 5
 SLOW_S, FAR_TOO_SLOW_S = 0.01, 0.25
@@ -38,7 +37,7 @@ async def check_redis(url: str) -> list[Finding]:
         servers = await _facts(client)
     except (RedisError, RedisClusterException, OSError, ValueError) as error:
         mend = "start it, or correct REDIS_URL (kind, host, port, password)"
-        return [Finding("redis", Level.FAILED, f"can't be asked: {_reason(error)}", mend, SEE)]
+        return [failed("redis", f"can't be asked: {_reason(error)}", mend)]
     finally:
         await client.aclose()
     clustered = url.startswith("redis+cluster://")
@@ -92,72 +91,68 @@ def _version(info: dict[str, Any]) -> Finding:
     name = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {compatible}"
     numbers = tuple(int(part) for part in compatible.split(".")[:2] if part.isdecimal())
     if numbers < LEAST_VERSION:
-        return Finding("redis version", Level.FAILED, name, "6.2 or newer is needed", SEE)
-    return Finding("redis version", Level.OK, name)
+        return failed("redis version", name, "6.2 or newer is needed")
+    return ok("redis version", name)
 
 
 def _kind(info: dict[str, Any], *, clustered: bool) -> Finding:
     if info.get("role", "master") != "master":
         mend = "name the master in REDIS_URL, or use redis+sentinel://"
-        return Finding("redis role", Level.FAILED, "a replica, which takes no writes", mend, SEE)
+        return failed("redis role", "a replica, which takes no writes", mend)
     if bool(info.get("cluster_enabled")) != clustered:
         what = "a single server, not a cluster" if clustered else "a node of a cluster"
         mend = f"write {'redis://' if clustered else 'redis+cluster://'} in REDIS_URL"
-        return Finding("redis role", Level.FAILED, what, mend, SEE)
-    return Finding("redis role", Level.OK, "a master of a cluster" if clustered else "master")
+        return failed("redis role", what, mend)
+    return ok("redis role", "a master of a cluster" if clustered else "master")
 
 
 def _eviction(policy: str) -> Finding:
     mend = "set maxmemory-policy to noeviction"
     if policy == "noeviction":
-        return Finding("redis eviction", Level.OK, policy)
+        return ok("redis eviction", policy)
     if policy.startswith("allkeys"):
-        return Finding(
-            "redis eviction", Level.FAILED, f"{policy}: when full it throws away permits", mend, SEE
-        )
-    return Finding(
-        "redis eviction", Level.CAREFUL, f"{policy}: when full it may throw away presence", mend, SEE
-    )
+        return failed("redis eviction", f"{policy}: when full it throws away permits", mend)
+    return careful("redis eviction", f"{policy}: when full it may throw away presence", mend)
 
 
 def _persistence(facts: RedisFacts) -> Finding:
     if facts.info.get("aof_enabled"):
-        return Finding("redis persistence", Level.OK, "append-only file")
+        return ok("redis persistence", "append-only file")
     if facts.saves is None:
         what = "no append-only file; whether it saves snapshots it does not tell"
-        return Finding("redis persistence", Level.OK, what)
+        return ok("redis persistence", what)
     if facts.saves:
-        return Finding("redis persistence", Level.OK, "snapshots; a crash costs what came since the last one")
+        return ok("redis persistence", "snapshots; a crash costs what came since the last one")
     what = "keeps nothing: after a restart pages bring their sessions back, and who is away loses the place"
-    return Finding("redis persistence", Level.CAREFUL, what, "set appendonly yes", SEE)
+    return careful("redis persistence", what, "set appendonly yes")
 
 
 def _replicas(facts: RedisFacts) -> Finding:
     count = int(facts.info.get("connected_slaves", 0))
     if not count:
-        return Finding("redis replicas", Level.OK, "none")
+        return ok("redis replicas", "none")
     if facts.least_replicas == 0:
         what = f"{count}, but an old master that was cut off goes on granting places"
-        return Finding("redis replicas", Level.CAREFUL, what, "set min-replicas-to-write 1", SEE)
+        return careful("redis replicas", what, "set min-replicas-to-write 1")
     least = "not told" if facts.least_replicas is None else facts.least_replicas
-    return Finding("redis replicas", Level.OK, f"{count}, min-replicas-to-write {least}")
+    return ok("redis replicas", f"{count}, min-replicas-to-write {least}")
 
 
 def _latency(latency_s: float) -> Finding:
     what = f"{latency_s * 1000:.1f} ms a command"
     if latency_s < SLOW_S:
-        return Finding("redis latency", Level.OK, what)
-    level = Level.FAILED if latency_s > FAR_TOO_SLOW_S else Level.CAREFUL
-    return Finding("redis latency", level, what, "let it run in the server's own region and network", SEE)
+        return ok("redis latency", what)
+    judged = failed if latency_s > FAR_TOO_SLOW_S else careful
+    return judged("redis latency", what, "let it run in the server's own region and network")
 
 
 def _clock(ahead_s: float) -> Finding:
     side = "ahead of" if ahead_s > 0 else "behind"
     if abs(ahead_s) < CLOCK_OFF_S:
-        return Finding("redis clock", Level.OK, "goes like this machine's")
-    level = Level.FAILED if abs(ahead_s) > CLOCK_WRONG_S else Level.CAREFUL
+        return ok("redis clock", "goes like this machine's")
+    judged = failed if abs(ahead_s) > CLOCK_WRONG_S else careful
     what = f"{abs(ahead_s):.1f} s {side} this machine's"
-    return Finding("redis clock", level, what, "let NTP set both", SEE)
+    return judged("redis clock", what, "let NTP set both")
 
 
 def _reason(error: Exception) -> str:
