@@ -8,6 +8,7 @@ place of another goes on from its numbers, so no counter falls.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -136,6 +137,10 @@ class Shared:
                     self._count("counter", _key(metric.name, sample.name, metric.documentation), sample.value)
                 elif sample.name in _OF_PROCESSES:
                     self._put(sample.name, metric.documentation, _OF_PROCESSES[sample.name], sample.value)
+
+    def remove(self) -> None:
+        """Remove the files of all workers. Who has them open may go on writing, to nobody."""
+        shutil.rmtree(self._directory, ignore_errors=True)
 
     def close(self) -> None:
         """Write no more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from itertools import count
 
 from server.measure.exposition import Shared
@@ -14,9 +15,14 @@ PROCESS_EVERY = 20
 
 
 async def share(measured: Measured, shared: Shared) -> None:
-    """Write for ever."""
-    for number in count():
-        shared.write(measured)
-        if number % PROCESS_EVERY == 0:
-            shared.write_process()
-        await asyncio.sleep(WRITE_EVERY_S)
+    """Write until cancelled. The parent removes the files; if it was killed, whoever ends first does."""
+    parent = os.getppid()
+    try:
+        for number in count():
+            shared.write(measured)
+            if number % PROCESS_EVERY == 0:
+                shared.write_process()
+            await asyncio.sleep(WRITE_EVERY_S)
+    finally:
+        if os.getppid() != parent:
+            shared.remove()

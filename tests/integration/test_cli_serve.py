@@ -167,5 +167,8 @@ def test_workers_do_not_outlive_a_killed_parent(spawn_server: SpawnServer) -> No
     server = spawn_server(WEB_CONCURRENCY="2")
     workers = workers_of(server)
     assert len(workers) == 2
+    measured = Path(workers[0].environ()["PROMETHEUS_MULTIPROC_DIR"])
+    assert measured.is_dir()
     server.kill()
     assert not psutil.wait_procs(workers, timeout=BOUND_S)[1]
+    assert not measured.exists()
