@@ -40,8 +40,8 @@ class Operator:
         return self.tab.page
 
     async def text(self, selector: str) -> str:
-        """What stands there, in one line."""
-        return " ".join((await self.page.inner_text(selector)).split())
+        """What stands there, in one line; also where it is out of sight, and not painted."""
+        return " ".join((await self.page.text_content(selector) or "").split())
 
     async def reads(self, selector: str, expected: str) -> None:
         """Wait until exactly this stands there."""
@@ -55,7 +55,7 @@ class Operator:
 
     async def users(self) -> list[str]:
         """The participants in the table, in its order."""
-        return await self.page.locator("#rows .user").all_inner_texts()
+        return await self.page.locator("#rows .user").all_text_contents()
 
     async def lists(self, *users: str) -> None:
         """Wait until the table shows exactly these, in this order."""

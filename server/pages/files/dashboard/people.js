@@ -25,7 +25,7 @@ export function makePeople(store, { now, changed }) {
   function updateHolder(element, session) {
     const isConnected = session.online && session.connection !== null;
     element.classList.toggle("away", !isConnected);
-    const note = isConnected ? "" : "not connected, keeps the place for a moment";
+    const note = isConnected ? "" : "not connected, place kept for now";
     fill(element, { user: session.user_id, details: detailsOf(session, note), session: session.session_id });
     const startedMs = Date.parse(session.interview_started_at ?? "");
     setTime(element.querySelector(".since"), startedMs, now(), "in since ");
@@ -78,7 +78,7 @@ function startOf(session) {
 
 /** @param {Waiter} waiter */
 function standingOf(waiter) {
-  if (waiter.state === "offered") return "has been offered a place";
+  if (waiter.state === "offered") return "has an offer";
   return waiter.ready ? "" : "away, keeps the place";
 }
 
