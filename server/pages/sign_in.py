@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import time
 from collections.abc import Awaitable, Callable
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.resources import files
 from ipaddress import IPv6Address, ip_address
 from urllib.parse import parse_qs
@@ -124,6 +124,7 @@ def sign_in_page(
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="presence"'}
 
 
+@cache
 def _form() -> str:
     return (files("server.pages") / "files" / "dashboard" / "sign_in.html").read_text(encoding="utf-8")
 

@@ -113,7 +113,10 @@ async def test_it_shows_who_is_in_and_for_how_long_and_who_waits(serve: Serve, b
         await lead.page.get_by_text("has an offer").wait_for()
         await lead.reads("#gauge-note", "1 offered")
         await lead.lists("drita", "cem", "bram")
+        await lead.reads("#rows tr:first-child .more-state", "number 2")
         await lead.page.get_by_text("cem was offered a place").wait_for()
+        await people["cem"].say("accept")
+        await lead.reads("#rows tr:first-child .more-state", "number 1")
         await people["bram"].vanish()
         await lead.page.locator("#inside .away").wait_for()
     assert lead.tab.complaints == []

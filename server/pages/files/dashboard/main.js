@@ -88,8 +88,8 @@ const TAKE = {
     touch("people", "sessions");
   },
   line(line) {
-    store.line = line;
-    touch("people");
+    store.setLine(line);
+    touch("people", "sessions");
   },
   reset: () => readAnew(),
 };
@@ -131,7 +131,8 @@ async function readAnew() {
 /** @param {number} mine */
 async function readCapacity(mine) {
   const capacity = await call("GET", "/v1/capacity", { params: { pool } });
-  if (mine === turn) TAKE.capacity(capacity);
+  const isNews = !store.capacity || store.capacity.as_of < capacity.as_of;
+  if (mine === turn && isNews) TAKE.capacity(capacity);
 }
 
 /** @param {number} mine */

@@ -64,7 +64,7 @@ export function makeSessions(store, { now, changed, announce, loadEnded }) {
   let atMost = ROWS_AT_ONCE;
   let announceSoon = 0;
   let found = 0;
-  /** What each row shows: most need not be looked at again. @type {WeakMap<HTMLElement, { session: Session, tick: number }>} */
+  /** What each row shows: most need not be looked at again. @type {WeakMap<HTMLElement, { session: Session, tick: number, position: number }>} */
   const drawn = new WeakMap();
   const rows = keyedList($("rows"), { key: (/** @type {Session} */ each) => each.session_id, create: row, update: updateRow });
   const headings = /** @type {HTMLElement[]} */ ([...$("table").querySelectorAll("th[data-sort]")]);
@@ -108,8 +108,9 @@ export function makeSessions(store, { now, changed, announce, loadEnded }) {
   function updateRow(element, session) {
     const tick = Math.floor(now() / TICK_MS);
     const shown = drawn.get(element);
-    if (shown?.session === session && shown.tick === tick) return;
-    drawn.set(element, { session, tick });
+    const position = store.positions.get(session.session_id) ?? session.interview.position;
+    if (shown?.session === session && shown.tick === tick && shown.position === position) return;
+    drawn.set(element, { session, tick, position });
     const [who, state, page, language, came, interview, actions] = element.children;
     const standing = stateOf(session);
     setAttribute(element, "data-state", standing);
@@ -118,7 +119,7 @@ export function makeSessions(store, { now, changed, announce, loadEnded }) {
     const chip = state.firstElementChild;
     setText(chip, WORDS[standing]);
     setAttribute(chip, "data-state", standing);
-    setText(state.lastElementChild, moreOf(session, standing));
+    setText(state.lastElementChild, moreOf(session, standing, position));
     setText(page, session.current_page ?? "");
     setText(language, languageName(session.language_code));
     setTime(came.firstElementChild, Date.parse(session.started_at));
@@ -129,10 +130,10 @@ export function makeSessions(store, { now, changed, announce, loadEnded }) {
     setAttribute(kick, "aria-label", `Kick ${session.user_id}`);
   }
 
-  /** @param {Session} session @param {State} standing */
-  function moreOf(session, standing) {
+  /** @param {Session} session @param {State} standing @param {number | undefined} position */
+  function moreOf(session, standing, position) {
     if (hasEnded(session)) return ENDS[session.end_reason] ?? "";
-    if (standing === "waiting") return session.interview.position ? `number ${session.interview.position}` : "";
+    if (standing === "waiting") return position ? `number ${position}` : "";
     if (standing === "away") return `for ${about((now() - Date.parse(session.last_seen)) / 1000)}`;
     if (!session.online || session.connection === null) return "not connected";
     return session.connection === "http" ? "over HTTP" : "";

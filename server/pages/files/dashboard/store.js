@@ -34,6 +34,8 @@ export class Store {
     this.capacity = null;
     /** @type {Line | null} */
     this.line = null;
+    /** Where in line, by session id: others' leaving moves a position without news of its session. @type {Map<string, number>} */
+    this.positions = new Map();
     /** Ids of ended sessions, oldest first. @type {Set<string>} */
     this.ended = new Set();
     /** Ended ones of which an event told us, and no session yet: without a history it is gone by then. @type {Set<string>} */
@@ -53,6 +55,12 @@ export class Store {
     // What was delayed on its way only seems to be older: the greatest difference is the truest.
     const ahead = Date.parse(capacity.as_of) - nowMs;
     this.aheadMs = this.aheadMs === null ? ahead : Math.max(this.aheadMs, ahead);
+  }
+
+  /** @param {Line} line */
+  setLine(line) {
+    this.line = line;
+    this.positions = new Map(line.sessions.map((each) => [each.session_id, each.position]));
   }
 
   /** Take news of a session; false if we know better. @param {Session} session @param {number} nowMs */
