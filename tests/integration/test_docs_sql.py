@@ -20,6 +20,11 @@ from tests.supabase import Project, project_on
 
 SUPABASE_MD = ROOT / "docs/supabase.md"
 CHECKS = 21
+FOLDERS = ("docs", "examples", "presence_tracker", "client_js")
+STATEMENT = re.compile(
+    r"\b(?:select\b.+\bfrom|insert into|update \w+ set|delete from|alter (?:table|role)|create (?:table|view))\b",
+    re.IGNORECASE,
+)
 PASSWORD = "PASSWORD"  # as on the page
 UPDATE = "run UPDATE_DOCS=1 pytest tests/integration/test_docs_sql.py"
 # The extension is no part of Postgres: this runs what it is given at once, instead of at night.
@@ -109,6 +114,17 @@ async def test_every_statement_of_a_page_runs_as_pasted(old: Project, page: Path
 
 def test_the_pages_with_sql_are_the_ones_that_people_paste_from() -> None:
     assert {page.name for page in PAGES if sql_of(page)} >= {"README.md", "history.md", "supabase.md"}
+
+
+def test_no_sql_stands_where_these_tests_do_not_look() -> None:
+    """In another page, in a list, or among other commands."""
+    pages = [each for folder in FOLDERS for each in sorted((ROOT / folder).glob("**/*.md"))]
+    assert set(PAGES) <= {*pages, ROOT / "README.md"}
+    for page in (*pages, ROOT / "README.md"):
+        text = page.read_text(encoding="utf-8")
+        for block in sql_of(page) if page in PAGES else ():
+            text = text.replace(block, "")
+        assert STATEMENT.findall(text) == [], page.name
 
 
 def test_each_connection_string_is_of_the_kind_that_the_page_says() -> None:

@@ -10,7 +10,7 @@ import certifi
 import pytest
 
 from persistence.address import DatabaseUrlError, Mode, Tls, understand
-from persistence.connect import options
+from persistence.connect import DatabaseConnectionError, connect_once, options
 from persistence.statements import bookkeeping, lockdown, migrations
 
 SUPABASE = "aws-0-eu-central-1.pooler.supabase.com"
@@ -211,3 +211,11 @@ def test_nothing_is_asked_of_postgres_that_outlives_a_transaction() -> None:
     for name, text in sources.items():
         found = [each for each in OF_A_SESSION if re.search(each, text, re.IGNORECASE)]
         assert (name, found) == (name, [])
+
+
+async def test_a_direct_address_to_which_no_way_leads_points_to_the_session_pooler() -> None:
+    """As on a host without IPv6; here the name leads nowhere."""
+    url = "postgresql://postgres:hunter2@db.abcdefghijklmnop.supabase.co:5432/postgres"
+    with pytest.raises(DatabaseConnectionError, match=r"IPv6 addresses only.*session pooler") as failure:
+        await connect_once(url, host=["nowhere.invalid"])
+    assert "hunter2" not in str(failure.value)
