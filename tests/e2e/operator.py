@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page
 
+from server.domain.sign_in import SignIns
+from server.http.auth import COOKIE
 from tests import witness
-from tests.conftest import TEST_API_KEY
+from tests.conftest import TEST_API_KEY, TEST_SECRET
 from tests.e2e.chromium import Tab
 from tests.node_api import NodeApi
 from tests.prerequisites import all_required
@@ -77,12 +80,14 @@ async def sign_in(page: Page, key: str = TEST_API_KEY) -> None:
 
 
 async def operator(browser: Browser, url: str, *, query: str = "", **context: Any) -> Operator:  # noqa: ANN401
-    """Sign in, and wait until the dashboard is live. `context`: as Playwright takes it."""
-    tab = Tab(await (await browser.new_context(**context)).new_page())
+    """Somebody who has signed in before, once the dashboard is live. `context`: as Playwright takes it."""
+    window = await browser.new_context(**context)
+    value = SignIns([TEST_SECRET], [TEST_API_KEY]).issue(TEST_API_KEY, time.time())
+    await window.add_cookies(
+        [{"name": COOKIE, "value": value, "url": url, "httpOnly": True, "sameSite": "Strict"}]
+    )
+    tab = Tab(await window.new_page())
     await tab.page.goto(f"{url}/dashboard{query}")
-    await sign_in(tab.page)
-    if query:
-        await tab.page.goto(f"{url}/dashboard{query}")
     await tab.page.wait_for_selector("#connection[data-state=live]")
     await tab.page.wait_for_selector("#table[data-loaded]", state="attached")
     return Operator(tab, url)

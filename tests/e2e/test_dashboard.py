@@ -72,6 +72,10 @@ async def test_the_key_opens_the_page_without_javascript_and_is_nowhere_in_it(
     assert "The dashboard needs JavaScript." in await plain.page.inner_text("body")
 
     lead = await operator(browser, server.url)
+    await lead.page.context.clear_cookies()
+    await lead.page.reload()
+    await sign_in(lead.page)
+    await lead.page.wait_for_selector("#connection[data-state=live]")
     kept = await lead.page.evaluate(
         "JSON.stringify([location.href, document.cookie, {...localStorage}, {...sessionStorage}])"
     )
@@ -346,6 +350,9 @@ async def test_it_says_when_redis_is_away_and_reads_anew_when_it_is_back(
     async with study(server.url, "anna"):
         await lead.sees("#inside li", 1)
         await asyncio.to_thread(own_redis.stop)
+        await lead.page.evaluate(
+            "document.dispatchEvent(new Event('visibilitychange'))"
+        )  # as who looks again
         await lead.page.get_by_text("Redis is away: nobody can be let in").wait_for()
         await lead.page.click("[data-mode=paused]")
         await lead.page.wait_for_selector("#feedback.problem")
