@@ -127,7 +127,10 @@ def replay(stream: Iterable[dict[str, str]]) -> Replayed:
 
 
 async def picture(redis: Any) -> dict[str, Any]:  # noqa: ANN401
-    """All that is in Redis but what moves by itself: the clocks, the deadlines of those renewed, who flushes."""
+    """All that is in Redis but what moves by itself: the clocks, the deadlines of those renewed, who flushes.
+
+    And but the tallies, which count also what was refused.
+    """
     shown: dict[str, Any] = {}
     for key in sorted(await redis.keys("*")):
         match await redis.type(key):
@@ -143,6 +146,7 @@ async def picture(redis: Any) -> dict[str, Any]:  # noqa: ANN401
                 shown[key] = await redis.xrange(key)
     for clock in CLOCKS:
         shown.get(POOL + "config", {}).pop(clock, None)
+    shown.pop(POOL + "tallies", None)
     shown[POOL + "online"] = set(shown.get(POOL + "online", ()))
     return shown
 

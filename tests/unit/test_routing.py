@@ -44,6 +44,7 @@ class Toy(Input, frozen=True):
 
 class ToyParams(PoolParams, frozen=True):
     limit: Annotated[int, msgspec.Meta(ge=1, le=10)] = 5
+    dash: int | None = msgspec.field(name="with-dash", default=None)
     online: bool | None = None
     mode: Mode | None = None
 
@@ -177,6 +178,8 @@ async def test_a_body_with_missing_wrong_or_unknown_fields_is_422(
         "pool=a%0A",
         "colour=red",
         "limit=2&limit=3",
+        "mode=null",
+        "with-dash=null",
     ],
 )
 async def test_a_query_with_wrong_or_unknown_parameters_is_422(client: httpx.AsyncClient, query: str) -> None:
