@@ -32,7 +32,9 @@ def test_the_tests_of_the_modules_pass(tmp_path: Path) -> None:
 
 
 def test_no_module_makes_markup_of_data_or_runs_text_as_code() -> None:
-    forbidden = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|srcdoc")
+    forbidden = re.compile(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|srcdoc"
+    )
     for file in DASHBOARD.glob("*.js"):
         assert not forbidden.search(file.read_text(encoding="utf-8")), file.name
 
