@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
@@ -148,6 +149,8 @@ def a_tab_that_was_closed(stage: Stage) -> None:
 def redis_away(stage: Stage) -> None:
     stage.serve()
     stage.redis.stop()
+    while '"event": "redis_away"' not in stage.logs[-1].read_text(encoding="utf-8"):
+        time.sleep(0.02)
 
 
 def redis_full(stage: Stage) -> None:
