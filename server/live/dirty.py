@@ -109,13 +109,15 @@ class StoreDirtySessions:
         keys = self._store.keys(pool)
         parts: list[str] = []
         touched: list[tuple[str, int, int]] = []
-        while len(touched) < limit:
-            parts.append(f"{self._name}:{next(self._parts)}")
-            most = min(limit - len(touched), SESSIONS_PER_CALL)
-            _, cursor, last_seen_ms, packed = await self._store.scripts.run(
-                "touch", keys, cursor, most, parts[-1]
-            )
-            touched += zip(*_decode_touched(packed), repeat(last_seen_ms), strict=False)
+        most = min(limit, SESSIONS_PER_CALL)
+        # No smaller calls for the last few: thousands who have left would then be gone through one by one.
+        while len(touched) + most <= limit:
+            part = f"{self._name}:{next(self._parts)}"
+            _, cursor, last_seen_ms, packed = await self._store.scripts.run("touch", keys, cursor, most, part)
+            found = [*zip(*_decode_touched(packed), repeat(last_seen_ms), strict=False)]
+            if found:
+                parts.append(part)
+                touched += found
             if cursor < 0:
                 break
         session_ids, versions, last_seen = zip(*touched, strict=True) if touched else ((), (), ())

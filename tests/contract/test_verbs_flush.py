@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import AsyncMock
+
 import pytest
 
 from persistence.errors import SourceAwayError
@@ -167,6 +169,24 @@ async def test_those_that_the_table_lacks_become_dirty(bench: Bench, dirty: Stor
     touched = await dirty.touch(POOL, 100)
     await dirty.ack_touch(POOL, touched, ["s-b"])
     assert [row.session_id for row in await dirty.take(POOL, 10)] == ["s-b"]
+
+
+@pytest.mark.parametrize("at_once", [1, 10, 19])
+async def test_touch_asks_no_oftener_though_few_are_here_and_many_have_left(
+    bench: Bench, dirty: StoreDirtySessions, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr("server.live.dirty.SESSIONS_PER_CALL", 10)
+    for number in range(60):
+        await bench.set_clock(START_MS + number)
+        await (bench.open if number < 51 else bench.connect)(f"{number:02d}")
+    await bench.redis.delete("presence:{main}:dirty")
+    monkeypatch.setattr(bench.store.scripts, "run", run := AsyncMock(wraps=bench.store.scripts.run))
+    touched = [await dirty.touch(POOL, at_once)]
+    while (cursor := touched[-1].cursor) is not None:
+        touched.append(await dirty.touch(POOL, at_once, cursor))
+    assert run.await_count == 60 // min(at_once, 10)
+    assert sum(len(part.session_ids) for part in touched) == 9
+    assert sum(len(part.parts) for part in touched) <= 9
 
 
 async def test_what_was_touched_and_never_acked_is_dirty_once_the_next_pass_begins(
