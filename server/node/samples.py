@@ -28,13 +28,14 @@ class Sample:
 
 @dataclass(slots=True, eq=False)
 class _Columns:
-    """24 bytes a sample: 200 KB a pool at most."""
+    """28 bytes a sample: 250 KB a pool at most."""
 
     at: array[int] = field(default_factory=lambda: array("q"))
     online: array[int] = field(default_factory=lambda: array("I"))
     in_interview: array[int] = field(default_factory=lambda: array("I"))
     waiting: array[int] = field(default_factory=lambda: array("I"))
-    limit: array[int] = field(default_factory=lambda: array("I"))
+    # What an operator wrote into Redis by hand may be below zero.
+    limit: array[int] = field(default_factory=lambda: array("q"))
 
     def all(self) -> tuple[array[int], ...]:
         return self.at, self.online, self.in_interview, self.waiting, self.limit

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from server.domain.pool import Mode, PoolState
 from server.node.samples import EVERY_MS, KEPT, SPARE, Samples
 
 
-def state(at: int, *, pool: str = "main", online: int = 1, active: int = 0) -> PoolState:
-    return PoolState(pool, "e", at, 1, Mode.OPEN, 3, active, 0, 2, online, online)
+def state(at: int, *, pool: str = "main", online: int = 1, active: int = 0, limit: int = 3) -> PoolState:
+    return PoolState(pool, "e", at, 1, Mode.OPEN, limit, active, 0, 2, online, online)
 
 
 def test_one_tick_in_ten_seconds_is_kept() -> None:
@@ -53,3 +55,12 @@ def test_a_clock_that_was_set_back_takes_what_was_seen_of_the_future() -> None:
     newest = samples.newest("main")
     assert newest is not None
     assert (newest.at, newest.online) == (20_000, 5)
+
+
+@pytest.mark.parametrize("limit", [-1, 10**12])
+def test_a_limit_that_somebody_wrote_into_redis_by_hand_is_kept_as_it_is(limit: int) -> None:
+    samples = Samples()
+    samples.see(state(0, limit=limit))
+    samples.see(state(EVERY_MS))
+    seen = [sample.limit for sample in samples.at("main", (0, EVERY_MS), EVERY_MS) if sample]
+    assert seen == [limit, 3]
