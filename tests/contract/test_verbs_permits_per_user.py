@@ -106,3 +106,20 @@ async def test_two_tickets_that_an_old_copy_of_redis_brings_back_are_one_permit(
     # The page of `x1` is long gone: as soon as that is noticed, the permit comes to where the person is.
     await bench.pass_time(10, renewing=[x2])
     assert await states(bench, "x1", "x2") == [NONE, GRANTED]
+
+
+async def test_the_permit_comes_to_the_older_session_also_before_a_tick_saw_that_the_newer_one_is_gone(
+    bench: Bench,
+) -> None:
+    await bench.configure(limit=1, permits_per_user=0)
+    older = await enter(bench, "x1", "x")
+    await bench.release("x1")
+    await bench.set_clock(bench.wall_ms + 1)
+    await enter(bench, "x2", "x")
+    await bench.claim("x1")
+    for _ in range(4):
+        await bench.set_clock(bench.wall_ms + 4000)
+        await bench.store.renew(POOL, [("s-x1", older.connection_id)])
+    await bench.configure(permits_per_user=1)
+    await bench.store.tick(POOL)
+    assert await states(bench, "x1", "x2") == [GRANTED, NONE]

@@ -362,7 +362,7 @@ class ModelPool:
         most = self.rules.permits_per_user
         if most == 0 or len(served) < most:
             return False
-        absent = [other for other in served if other.lost_at is not None]
+        absent = [other for other in served if other.lost_at is not None or not self.is_present(other)]
         if absent:
             self._move(absent[0], session)
         else:

@@ -215,7 +215,8 @@ local function yields_to_another(record)
   for _, other in ipairs(held_elsewhere(record)) do
     if other.interview_state ~= 'waiting' then
       served[#served + 1] = other
-      absent = absent or other.lost_at and other
+      -- No tick may have seen yet that its deadline ran out.
+      absent = absent or (other.lost_at or not is_present(other.session_id)) and other
     end
   end
   if #served < most then
