@@ -31,7 +31,6 @@ class PoolFeed:
         self.live: StreamId | None = None
         self.looks: Looks | None = None
         self.fronts = Fronts(store, name)
-        self.line: bytes | None = None
         self.readers: set[Reader] = set()
         self._epoch: str | None = None
 
@@ -127,10 +126,10 @@ class Feed:
         if not any(feed.who_want_line()):
             return
         with suppress(PresenceError):  # Redis is away: a second later this is tried again
-            before, feed.line = feed.line, await feed.fronts.frame(pool.line)
-            if feed.line is not None and feed.line != before:
+            frame = await feed.fronts.frame(pool.line)
+            if frame is not None:
                 for reader in feed.who_want_line():
-                    reader.show("line", feed.line)
+                    reader.show("line", frame)
 
     # Readers
 

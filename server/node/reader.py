@@ -82,6 +82,7 @@ class Reader:
         self._queue: deque[bytes] = deque()
         self._queued_bytes = 0
         self._newest: dict[str, bytes] = {}
+        self._shown: dict[str, bytes] = {}
         self._changed: dict[str, None] = {}
         self._news = asyncio.Event()
         self._is_writing = False
@@ -103,9 +104,10 @@ class Reader:
             self.cut_off("too_slow")
 
     def show(self, what: str, frame: bytes) -> None:
-        """How something stands; what was not taken yet of it is out of date."""
-        self._newest[what] = frame
-        self._news.set()
+        """How something stands; what was not taken yet of it is out of date. What it knows, it is not told again."""
+        if self._shown.get(what) != frame:
+            self._shown[what] = self._newest[what] = frame
+            self._news.set()
 
     def check_place(self, live: StreamId, *, is_same: bool) -> None:
         """The node begins anew at `live`. Unless it is where it was, the stream itself tells what came between."""

@@ -9,7 +9,9 @@ from contextlib import AsyncExitStack
 import pytest
 
 from server.live.verbs import Look, Seen
-from server.node import feed, reader
+from server.node import feed, frames, reader
+from server.node.loops import LINE_EVERY_S
+from server.node.outlook import Line
 from tests.conftest import TEST_API_KEY, Serve
 from tests.events import PATIENCE_S, reading, until
 from tests.integration.http.api import Api, outcome
@@ -93,6 +95,29 @@ async def test_the_line_is_told_in_order_with_names_and_since_when(api: Api) -> 
         ("ben", "offered"),
         ("carla", "waiting"),
     ]
+
+
+async def test_a_line_that_is_again_as_it_was_before_one_came_is_told(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await serve()
+    pool = node.node.feed._pool("main")
+    lengths = [0]
+
+    async def frame(_: Line) -> bytes:
+        return frames.message("line", {"waiting": lengths[-1]})
+
+    monkeypatch.setattr(pool.fronts, "frame", frame)
+    only_line = {"with": "line", "types": ""}
+    async with reading(node.url, **only_line) as stream:
+        assert (await stream.next("line")).data["waiting"] == 0
+        await asyncio.sleep(LINE_EVERY_S)  # it is said once more by the loop
+    await until(lambda: len(node.node.feed) == 0)
+    lengths.append(1)
+    async with reading(node.url, **only_line) as stream:
+        assert (await stream.next("line")).data["waiting"] == 1
+        lengths.append(0)
+        assert (await stream.next("line")).data["waiting"] == 0
 
 
 async def test_a_session_is_told_as_it_is_after_each_event_that_concerns_it(api: Api) -> None:
