@@ -15,6 +15,7 @@ import typer
 from httpx_sse import EventSource
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from server.cli.dev import running_in
 from server.cli.errors import MISUSED, CommandError
@@ -134,7 +135,7 @@ def show(reply: Reply, *, as_json: bool, names: Sequence[str] | None = None) -> 
         return print_json(reply)
     table = Table(show_header=False, box=None, pad_edge=False)
     for name in names or reply:
-        table.add_row(name, _text(reply.get(name)))
+        table.add_row(name, cell(_text(reply.get(name))))
     return Console(soft_wrap=True).print(table)
 
 
@@ -158,7 +159,7 @@ def show_sessions(reply: Reply, *, as_json: bool) -> None:
             column, overflow="fold", no_wrap=column == "session_id"
         )  # an id is there to be copied
     for session in reply["sessions"]:
-        table.add_row(*(_text(session.get(column)) for column in columns))
+        table.add_row(*(cell(_text(session.get(column))) for column in columns))
     Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
     if reply.get("next_cursor"):
         typer.echo(f"More: --cursor {reply['next_cursor']}")
@@ -168,6 +169,11 @@ def show_sessions(reply: Reply, *, as_json: bool) -> None:
 def print_json(reply: Reply) -> None:
     """Print as JSON, for programs."""
     typer.echo(json.dumps(reply, indent=2, ensure_ascii=False))
+
+
+def cell(text: str) -> Text:
+    """`text` as it is: a page's name may look like markup, or hold what a terminal takes for a command."""
+    return Text("".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text))
 
 
 def _text(value: object) -> str:

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from server.cli.remote import PIPE_WIDTH, Remote, Reply, print_json
+from server.cli.remote import PIPE_WIDTH, Remote, Reply, cell, print_json
 
 BUSIEST = 5
 ALL = "all"
@@ -110,7 +110,7 @@ def _table(part: Part, answer: Reply) -> Table:
     for title in part.columns:
         table.add_column(title)
     for row in _chosen(part, answer[part.rows]):
-        table.add_row(*(_text(field, row) for field in part.columns.values()))
+        table.add_row(*(cell(_text(field, row)) for field in part.columns.values()))
     return table
 
 

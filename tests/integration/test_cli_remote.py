@@ -30,11 +30,11 @@ def run(server: SpawnedServer) -> Run:
     return call
 
 
-def open_session(server: SpawnedServer, user_id: str) -> str:
+def open_session(server: SpawnedServer, user_id: str, page: str = "home") -> str:
     answer = httpx.post(
         f"{server.url}/v1/sessions",
         headers={"Authorization": f"Bearer {TEST_API_KEY}"},
-        json={"user_id": user_id, "language_code": "de", "current_page": "home"},
+        json={"user_id": user_id, "language_code": "de", "current_page": page},
     )
     return str(answer.raise_for_status().json()["session_id"])
 
@@ -61,6 +61,15 @@ def test_sessions_are_listed_for_people_and_for_programs(run: Run, server: Spawn
     assert [session["session_id"] for session in listed] == [session_id]
     (row,) = [line for line in run("sessions").stdout.splitlines() if session_id in line]
     assert {"anna", "de", "home", "active"} <= set(row.split())
+
+
+def test_the_name_of_a_page_is_neither_markup_nor_a_command_to_the_terminal(
+    run: Run, server: SpawnedServer
+) -> None:
+    open_session(server, "anna", page="[/home][red]x\x9b31m")
+    listed = run("sessions")
+    assert listed.returncode == 0, listed.stderr
+    assert "[/home][red]x\N{REPLACEMENT CHARACTER}31m" in listed.stdout
 
 
 def test_a_status_that_there_is_not_is_refused_with_those_that_there_are() -> None:
