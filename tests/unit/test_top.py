@@ -47,6 +47,28 @@ def drawn(view: View, *, width: int = 100, height: int = 40) -> list[str]:
     return capture.get().splitlines()
 
 
+def test_it_is_consistent_when_names_and_counts_are_of_the_same_moment() -> None:
+    view = View("main")
+    line = {"pool": "main", "waiting": 0, "offered": 0, "sessions": [], "interviews": []}
+    view.take("line", line)
+    assert not view.is_consistent
+    view.take("capacity", {**CAPACITY, "active": 1, "offered": 0, "waiting": 0})
+    assert (view.is_complete, view.is_consistent) == (True, False)
+    anna = {"session_id": "s1", "user_id": "anna", "since": BEFORE}
+    view.take("line", {**line, "interviews": [anna]})
+    assert view.is_consistent
+
+
+def test_since_when_somebody_waits_may_not_be_known() -> None:
+    view = View("main")
+    view.take("capacity", CAPACITY)
+    view.take(
+        "line",
+        {"pool": "main", "waiting": 1, "offered": 0, "sessions": [waiter(1, since=None)], "interviews": []},
+    )
+    assert "waiter-1" in "\n".join(drawn(view))
+
+
 def test_it_shows_who_is_in_who_waits_and_what_happened() -> None:
     text = "\n".join(drawn(full_view()))
     assert "2 of 3 in interview" in text

@@ -92,7 +92,7 @@ def _line(view: View, now: float, most: int) -> RenderableType:
         (
             str(each["position"]),
             each["user_id"],
-            length(now - seconds(each["since"])),
+            NOTHING if each["since"] is None else length(now - seconds(each["since"])),
             "offered" if each["state"] == "offered" else ("" if each["ready"] else "away"),
             NOTHING if each["eta_s"] is None else length(float(each["eta_s"])),
         )

@@ -20,6 +20,7 @@ from server.cli.top.view import View
 FRAME_S = 0.25
 RETRY_S = (0.5, 2.0)
 FIRST_WITHIN_S = 10.0
+CONSISTENT_WITHIN_S = 2.5
 PIPE_HEIGHT = 60
 
 
@@ -71,5 +72,6 @@ def _show_once(view: View, changed: threading.Condition) -> None:
     with changed:
         if not changed.wait_for(lambda: view.is_complete, timeout=FIRST_WITHIN_S):
             raise CommandError(f"the server did not say how the pool stands ({view.trouble})")
+        changed.wait_for(lambda: view.is_consistent, timeout=CONSISTENT_WITHIN_S)
         console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
         console.print(draw(view, now=time.time(), height=PIPE_HEIGHT))

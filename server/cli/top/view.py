@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 EVENTS_KEPT = 200
+LISTED = 200  # as many interviews as the server names
 
 Message = Mapping[str, Any]
 
@@ -39,3 +40,12 @@ class View:
     def is_complete(self) -> bool:
         """Whether all that is drawn has been heard of."""
         return self.capacity is not None and self.line is not None
+
+    @property
+    def is_consistent(self) -> bool:
+        """Whether counts and names are of the same moment: the names come once a second."""
+        if self.capacity is None or self.line is None:
+            return False
+        listed = (len(self.line["interviews"]), self.line["waiting"], self.line["offered"])
+        counted = (min(self.capacity["active"], LISTED), self.capacity["waiting"], self.capacity["offered"])
+        return listed == counted
