@@ -51,5 +51,5 @@ class CountedRequests:
         self._requests.answered(scope["method"], route, status, seconds)
         if problem := scope.get("state", {}).get("problem"):
             self._requests.problems.at(problem).add()
-        if route == SIGN_IN and status >= FIRST_FAILURE:
+        if route == SIGN_IN and scope["method"] == "POST" and status >= FIRST_FAILURE:
             self._requests.sign_in_failures.at().add()

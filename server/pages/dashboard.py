@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from server.pages.sign_in import (
@@ -40,6 +40,7 @@ def routes() -> list[Route]:
     """The dashboard's routes. Its files are no secret; what they show is."""
     return [
         Route(DASHBOARD, show),
+        Route(f"{DASHBOARD}/sign-in", lead_to_form),
         Route(f"{DASHBOARD}/sign-in", sign_in_with(Doorkeeper()), methods=["POST"]),
         Route(f"{DASHBOARD}/sign-out", sign_out, methods=["POST"]),
         *(Route(f"{DASHBOARD}/{name}", _serving(name)) for name in _public_files()),
@@ -53,6 +54,11 @@ async def show(request: Request) -> Response:
     if request.headers.get("sec-fetch-site") in _ELSEWHERE:
         return HTMLResponse(_ASK_AGAIN, headers=PAGE_HEADERS)
     return sign_in_page()
+
+
+async def lead_to_form(_: Request) -> Response:
+    """The address that stands there after a refused sign-in may be gone to again."""
+    return RedirectResponse(DASHBOARD, 303, PAGE_HEADERS)
 
 
 @cache

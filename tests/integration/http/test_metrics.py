@@ -211,6 +211,7 @@ async def test_refusals_are_told_by_their_reason(serve: Serve) -> None:
     await api.claim(anna["session_id"], wait="perhaps")
     await api.claim("nobody")
     await api.call("POST", "/dashboard/sign-in", {"api_key": "wrong"})
+    await api.call("PUT", "/dashboard/sign-in")  # that is no sign-in
     expected = {
         'presence_connections_refused_total{reason="bad_token"}': 1,
         'presence_connections_refused_total{reason="forbidden_origin"}': 1,

@@ -92,6 +92,12 @@ async def test_a_wrong_key_is_refused_and_not_repeated(client: httpx.AsyncClient
     assert (await client.get("/v1/capacity", headers=CSRF)).status_code == 401
 
 
+async def test_the_address_of_a_refused_sign_in_leads_back_to_the_form(client: httpx.AsyncClient) -> None:
+    refused = await sign_in(client, "wrong")
+    answer = await client.get(refused.url.path)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/dashboard")
+
+
 @pytest.mark.parametrize("body", [b"", b"api_key", b"x=1", b"\xff\xfe", b"api_key=" + b"a" * 100_000])
 async def test_what_is_no_form_is_a_wrong_key(client: httpx.AsyncClient, body: bytes) -> None:
     assert (await client.post("/dashboard/sign-in", content=body)).status_code == 401
