@@ -24,7 +24,9 @@ from server.settings import DEV_API_KEY
 APP = Path(__file__).with_name("main.py")
 DEFAULT_PORT = 8501
 OPERATOR_PASSWORD = "operator"
-START_S, STOP_S, POLL_S = 60.0, 30.0, 0.1
+START_S, POLL_S = 60.0, 0.1
+# The server takes leave of its pages and flushes; Streamlit has nothing to lose, and now and then does not end by itself.
+SERVER_STOPS_S, APP_STOPS_S = 30.0, 5.0
 
 Found = TypeVar("Found")
 
@@ -54,7 +56,7 @@ def _run(asked_port: int | None) -> None:
     port = _free_port(asked_port)
     with ExitStack() as stack:
         presence_url = _presence_server(stack)
-        app = stack.enter_context(_process(_app_command(port), _app_environment(presence_url)))
+        app = stack.enter_context(_process(_app_command(port), _app_environment(presence_url), APP_STOPS_S))
         _wait(app, lambda: _answers(f"http://{LOOPBACK}:{port}/_stcore/health"), "the app")
         print(_welcome(f"http://{LOOPBACK}:{port}", presence_url), flush=True)
         app.wait()
@@ -77,7 +79,7 @@ def _presence_server(stack: ExitStack) -> str:
     # `make example PORT=…` puts PORT into our environment too, and means the app's.
     environment = {name: value for name, value in os.environ.items() if name != "PORT"}
     command = [sys.executable, "-m", "server.cli", "dev"]
-    server = stack.enter_context(_process(command, environment))
+    server = stack.enter_context(_process(command, environment, SERVER_STOPS_S))
     return _wait(server, _url_once_ready, "the presence server")
 
 
@@ -114,20 +116,22 @@ def _app_environment(presence_url: str) -> dict[str, str]:
 
 
 @contextmanager
-def _process(command: Sequence[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+def _process(
+    command: Sequence[str], environment: dict[str, str], stops_s: float
+) -> Iterator[subprocess.Popen[bytes]]:
     """Runs in this block, and dies with us. In a session of its own, so that Ctrl-C reaches us alone."""
     wrapped = Identity.ours().wrap(command, signal.SIGTERM)
     with subprocess.Popen(wrapped, env=environment, start_new_session=True) as process:
         try:
             yield process
         finally:
-            _end(process)
+            _end(process, stops_s)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes], stops_s: float) -> None:
     process.terminate()
     try:
-        process.wait(STOP_S)
+        process.wait(stops_s)
     except subprocess.TimeoutExpired:
         process.kill()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
@@ -79,7 +80,8 @@ async def test_an_interview_that_was_taken_over_is_one(pool: asyncpg.Pool[asyncp
 
 
 async def test_who_was_seen_a_moment_ago_is_still_here(pool: asyncpg.Pool[asyncpg.Record]) -> None:
-    await session(pool, "here", 0, 69.9, status="active", interview=(1, None), waited_s=0)
+    a_moment_ago = (time.time() * 1000 - FIRST_MS) / MINUTE_MS - 0.1
+    await session(pool, "here", 0, a_moment_ago, status="active", interview=(1, None), waited_s=0)
     await session(pool, "silent", 0, 5, status="active", interview=(1, None))
     levels = await Recent(pool).levels("main", FIRST_MS, 10 * MINUTE_MS, 9)
     assert [tuple(level) for level in levels] == [(2, 0, 0), *[(1, 1, 0)] * 8]

@@ -14,6 +14,7 @@ from server.cli.top.view import Message, View
 
 HEAD_LINES = 5
 FEWEST_ROWS = 3
+LEAST_NAME = 8
 LINES_OF_A_TABLE = 3  # its title, its head, and a free one
 SHARE_OF_EVENTS = 3
 NOTHING = "-"
@@ -147,7 +148,9 @@ def _empty_table(title: str, columns: Iterable[str]) -> Table:
         show_header=any(names),
     )
     for column in names:
-        table.add_column(column, no_wrap=True, overflow="ellipsis", header_style="dim")
+        # An id may be cut off, a name should not be.
+        least = LEAST_NAME if column == "user" else None
+        table.add_column(column, no_wrap=True, overflow="ellipsis", header_style="dim", min_width=least)
     return table
 
 
