@@ -25,7 +25,7 @@ APP = Path(__file__).with_name("main.py")
 DEFAULT_PORT = 8501
 OPERATOR_PASSWORD = "operator"
 START_S, POLL_S = 60.0, 0.1
-# The server takes leave of its pages and flushes; Streamlit has nothing to lose, and now and then does not end by itself.
+# The server takes leave of its pages and flushes; Streamlit has nothing to lose, and may not end by itself.
 SERVER_STOPS_S, APP_STOPS_S = 30.0, 5.0
 
 Found = TypeVar("Found")
