@@ -141,7 +141,12 @@ def hunt(redis_url: str, scripts: dict[str, Script], seeds: range = SEEDS) -> No
             run_state_machine_as_test(seed(number)(machine), settings=HUNT)
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=str)
+# Each takes some seconds of one core: the suite tries every fourth, the long run all.
+@pytest.mark.parametrize(
+    "fault",
+    [pytest.param(fault, marks=[] if at % 4 == 0 else [pytest.mark.soak]) for at, fault in enumerate(FAULTS)],
+    ids=str,
+)
 def test_a_planted_fault_is_found(redis_url: str, fault: Fault) -> None:
     scripts = planted(fault)
     with pytest.raises(AssertionError):
