@@ -33,7 +33,9 @@ Found = TypeVar("Found")
 
 def main() -> int:
     """Run until Ctrl-C, SIGTERM, or the end of one of the two."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGINT too: who starts us in the background of a script may have had it ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         with suppress(KeyboardInterrupt):
             _run(_asked_port())
