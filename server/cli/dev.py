@@ -165,6 +165,7 @@ def _welcome(url: str, redis: EmbeddedRedis, postgres: EmbeddedPostgres, folder:
     lines = [
         "",
         f"  Open       {url}/demo",
+        f"  Dashboard  {url}/dashboard    (sign in with the API key)",
         f"  API key    {DEV_API_KEY}",
         f"  Secret     {DEV_SECRET}",
         f"  Redis      redis-cli -p {redis.port}",
