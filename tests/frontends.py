@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
@@ -78,9 +79,9 @@ class Frontend(Server):
         """How a browser reaches it; the name leads nowhere, so say the address apart."""
         return f"https://{HOST}:{self.port}"
 
+    @abstractmethod
     def _places(self, nodes: Sequence[str]) -> dict[str, str]:
         """What in the example is a port or a path, and what it is here."""
-        raise NotImplementedError
 
     def _takes_connections(self) -> bool:
         try:

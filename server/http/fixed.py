@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 
 import msgspec
+from starlette.requests import Request
 
 from server.http.routing import Answer, AnyCall
 
@@ -25,12 +26,13 @@ class Fixed(msgspec.Struct, frozen=True):
 def answer(call: AnyCall, fixed: Fixed, headers: Mapping[str, str]) -> Answer:
     """The content, or 304 if the browser has it already."""
     headers = {"ETag": fixed.etag, **headers}
-    if _has_it(call.request.headers.get("if-none-match", ""), fixed.etag):
+    if has_it(call.request, fixed):
         return Answer(status=304, headers=headers)
     return Answer(fixed.content, headers=headers)
 
 
-def _has_it(if_none_match: str, etag: str) -> bool:
+def has_it(request: Request, fixed: Fixed) -> bool:
     """Whether the browser's copy is still good. A proxy that compressed it may have made the ETag a weak one."""
+    if_none_match = request.headers.get("if-none-match", "")
     known = [each.strip().removeprefix("W/") for each in if_none_match.split(",")]
-    return etag in known or "*" in known
+    return fixed.etag in known or "*" in known

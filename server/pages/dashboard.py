@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable, Callable
 from functools import cache
 from importlib.resources import files
@@ -11,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from server.http.fixed import Fixed, has_it
 from server.pages.sign_in import (
     DASHBOARD,
     PAGE_HEADERS,
@@ -66,7 +66,6 @@ def _page() -> bytes:
     return _content("index.html")
 
 
-@cache
 def _content(name: str) -> bytes:
     return (files("server.pages") / "files" / "dashboard" / name).read_bytes()
 
@@ -77,12 +76,12 @@ def _public_files() -> list[str]:
 
 
 def _serving(name: str) -> Callable[[Request], Awaitable[Response]]:
-    content, media_type = _content(name), _MEDIA_TYPES[name.rpartition(".")[2]]
-    headers = {**_FILE_HEADERS, "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"'}
+    file, media_type = Fixed.of(_content(name)), _MEDIA_TYPES[name.rpartition(".")[2]]
+    headers = {**_FILE_HEADERS, "ETag": file.etag}
 
     async def serve(request: Request) -> Response:
-        if headers["ETag"] in request.headers.get("if-none-match", ""):
+        if has_it(request, file):
             return Response(status_code=304, headers=headers)
-        return Response(content, headers=headers, media_type=media_type)
+        return Response(file.content, headers=headers, media_type=media_type)
 
     return serve

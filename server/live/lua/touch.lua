@@ -6,8 +6,8 @@
 --
 -- Nobody becomes dirty by it. The part is remembered under its name until touch_ack.lua; what no flusher lived to ack
 -- is dirty once the next pass begins, so that a last_seen that Redis has is never lost to the table.
--- Going down from the newest session misses none: sessions that are removed or added meanwhile move only those
--- that were seen already.
+-- Going down from the newest session, one that is removed or added above moves only those that were seen already. One that
+-- is added below (registered again, with its old start) may make another wait for the next pass.
 
 if not open_pool() then
   return NO_POOL
