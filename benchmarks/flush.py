@@ -17,11 +17,12 @@ from benchmarks.load import STORE_CALLS_AT_ONCE, each, open_sessions
 from benchmarks.table import Row, at_least, at_most
 from persistence.drain import BATCH
 from persistence.flusher import Flusher
+from persistence.lines import line_of
 from persistence.repository import Repository
 from persistence.rows import PresenceRow
 from server.live.dirty import StoreDirtySessions
 from server.live.store import Store
-from server.live.verbs import Connect, Renewal
+from server.live.verbs import Connect, Renewal, Update
 
 ROWS = 40_000
 SESSIONS = 20_000
@@ -37,17 +38,10 @@ on conflict (session_id) do update
 set current_page = excluded.current_page, last_seen = excluded.last_seen,
     is_in_interview = excluded.is_in_interview, status = excluded.status
 """
-# Everybody turns a page.
-CHANGED = """
-for _, session_id in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-  local version = redis.call('HINCRBY', ARGV[1] .. session_id, 'version', 1)
-  redis.call('HSET', ARGV[1] .. session_id, 'current_page', 'page-' .. string.format('%.0f', version))
-  redis.call('ZADD', KEYS[2], 'NX', 1, session_id)
-end
-"""
 # Sessions like the one there is, so many.
 MANY_MORE = """
 local fields = redis.call('HGETALL', ARGV[1] .. ARGV[2])
+local row = string.match(redis.call('HGET', KEYS[3], ARGV[2]), '\\31.*')
 local at
 for i = 1, #fields, 2 do
   at = fields[i] == 'session_id' and i + 1 or at
@@ -56,6 +50,7 @@ for number = tonumber(ARGV[3]), tonumber(ARGV[4]) do
   fields[at] = string.format('waiting-%09d', number)
   redis.call('HSET', ARGV[1] .. fields[at], unpack(fields))
   redis.call('ZADD', KEYS[2], number, fields[at])
+  redis.call('HSET', KEYS[3], fields[at], fields[at] .. row)
 end
 """
 MORE_PER_CALL = 5000
@@ -125,9 +120,10 @@ async def _heartbeats(pool: asyncpg.Pool[asyncpg.Record], number: int) -> float:
 
 
 async def _write(repository: Repository, rows: list[PresenceRow]) -> float:
+    lines = [line_of(row) for row in rows]
     began = time.perf_counter()
-    for start in range(0, len(rows), BATCH):
-        await repository.write(rows[start : start + BATCH])
+    for start in range(0, len(lines), BATCH):
+        await repository.write(lines[start : start + BATCH])
     return len(rows) / (time.perf_counter() - began)
 
 
@@ -182,12 +178,17 @@ class _Flush:
         self._store = store
         self._pool = pool
         self._number = number
+        self._page = 0
         self._flusher = Flusher(StoreDirtySessions(store), Repository(pool), holder="benchmark")
 
     async def change(self) -> None:
-        """Each session changes."""
-        keys = self._store.keys(POOL)
-        await self._store.scripts.command("EVAL", CHANGED, 2, keys.sessions, keys.dirty, keys.session(""))
+        """Everybody turns a page."""
+        self._page += 1
+        sessions = await self._store.scripts.command("ZRANGE", self._store.keys(POOL).sessions, 0, -1)
+        changes = [
+            Update(session_id=session_id.decode(), page=f"page-{self._page}") for session_id in sessions
+        ]
+        await each(changes, lambda item: self._store.update(POOL, item), STORE_CALLS_AT_ONCE)
 
     async def measured(self) -> _Cost:
         before = await self._used_us()
@@ -236,7 +237,7 @@ async def _wait(store: Store, first: int, last: int) -> None:
     for start in range(first, last, MORE_PER_CALL):
         end = min(start + MORE_PER_CALL, last) - 1
         arguments = (keys.session(""), opened.record.session_id, start, end)
-        await store.scripts.command("EVAL", MANY_MORE, 2, keys.sessions, keys.dirty, *arguments)
+        await store.scripts.command("EVAL", MANY_MORE, 3, keys.sessions, keys.dirty, keys.rows, *arguments)
 
 
 @asynccontextmanager

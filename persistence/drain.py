@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from persistence.port import DirtySessions, Outcome
-from persistence.rows import PresenceRow
+from persistence.lines import session_id_of
+from persistence.port import DirtySessions, Taken, Written
 
 BATCH = 2000
 # While Postgres writes one batch, the other is taken, encoded or confirmed. Memory holds so many and no more.
 BATCHES_AT_ONCE = 2
 
-Write = Callable[[Sequence[PresenceRow]], Awaitable[list[Outcome]]]
+Write = Callable[[Sequence[str]], Awaitable[Written]]
 
 
 async def side_by_side(work: Callable[[], Awaitable[None]]) -> None:
@@ -29,7 +29,7 @@ async def side_by_side(work: Callable[[], Awaitable[None]]) -> None:
 class Drain:
     """Writes the dirty sessions of a pool, about `most` rows and no more.
 
-    `write` gives an outcome for each row that it is done with; the others are left alone until the next pass.
+    Those that `write` leaves out are left alone until the next pass.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Drain:
         self._batch = batch
         self._rest = most
         self._left_out: set[str] = set()
-        self._in_hand: set[str] = set()
+        self._in_hand = 0
         self._source_in_use = asyncio.Lock()
         self._has_more = True
 
@@ -53,30 +53,31 @@ class Drain:
             await side_by_side(self._work)
 
     async def _work(self) -> None:
-        while rows := await self._take():
+        while (taken := await self._take()).lines:
             self._has_more = True
-            await self._finish(rows)
+            await self._finish(taken)
 
-    async def _take(self) -> list[PresenceRow]:
+    async def _take(self) -> Taken:
         """The next rows that are in nobody's hand; none when it is enough for this time."""
         async with self._source_in_use:
             if self._rest <= 0:
-                return []
-            # What is in hand was dirty for longest, so it is in front, and nothing of it is confirmed meanwhile.
-            known = self._in_hand | self._left_out
-            taken = await self._source.take(self._pool, self._batch + len(self._left_out), len(self._in_hand))
-            rows = [row for row in taken if row[0] not in known]
-            self._in_hand.update(row[0] for row in rows)
-            self._rest -= len(rows)
-            return rows
+                return Taken(())
+            # What is in hand was dirty for longest, so it is in front, and nothing of it is confirmed meanwhile. One
+            # that has changed may come again: it is written and confirmed twice.
+            most = self._batch + len(self._left_out)
+            taken = await self._source.take(self._pool, most, self._in_hand)
+            if self._left_out:
+                lines = [line for line in taken.lines if session_id_of(line) not in self._left_out]
+                taken = taken._replace(lines=lines)
+            self._in_hand += len(taken.lines)
+            self._rest -= len(taken.lines)
+            return taken
 
-    async def _finish(self, rows: Sequence[PresenceRow]) -> None:
+    async def _finish(self, taken: Taken) -> None:
         """Write the rows and confirm them."""
-        ids = {row.session_id for row in rows}
-        outcomes = await self._write(rows)
+        written = await self._write(taken.lines)
         # Were others taken at the same moment, some would move up and be passed over, and others be read twice.
         async with self._source_in_use:
-            if outcomes:
-                await self._source.ack(self._pool, outcomes)
-            self._left_out |= ids - {outcome.session_id for outcome in outcomes}
-            self._in_hand -= ids
+            self._left_out.update(written.left_out)
+            await self._source.ack(self._pool, taken, written._replace(left_out=self._left_out))
+            self._in_hand -= len(taken.lines)

@@ -17,10 +17,10 @@ import structlog
 
 from persistence.drain import BATCH, Drain
 from persistence.errors import POSTGRES_AWAY, SourceAwayError, UnwritableRowsError
-from persistence.port import DirtySessions, FlushObserver, Outcome, Touched
+from persistence.port import DirtySessions, FlushObserver, Touched, Written
 from persistence.repository import Repository
 from persistence.retention import Retention
-from persistence.rows import PoolRow, PresenceRow
+from persistence.rows import PoolRow
 from persistence.sieve import Sieve
 from persistence.touching import Touching
 
@@ -247,13 +247,14 @@ class Flusher:
         self._tell_of_rows(len(touched.session_ids) - len(missed))
         return missed
 
-    async def _write(self, rows: Sequence[PresenceRow]) -> list[Outcome]:
+    async def _write(self, lines: Sequence[str]) -> Written:
         with self._timed():
-            outcomes = await self._sieve.write(rows)
-        if outcomes:
+            written = await self._sieve.write(lines)
+        taken = len(lines) - len(written.left_out)
+        if taken:
             self._postgres.answered()
-        self._tell_of_rows(sum(outcome.refused_by is None for outcome in outcomes))
-        return outcomes
+        self._tell_of_rows(taken - sum(refusal.refused_by is not None for refusal in written.refused))
+        return written
 
     def _tell_of_rows(self, rows: int) -> None:
         if self._observer is not None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from persistence.rows import PoolRow, PresenceRow
+from persistence.rows import PoolRow
 
 
 @dataclass(slots=True, frozen=True)
@@ -17,8 +17,15 @@ class Backlog:
     oldest_age_ms: int
 
 
-class Outcome(NamedTuple):
-    """What became of a row that was taken: written, or refused because the table holds another state.
+class Taken(NamedTuple):
+    """The rows of dirty sessions, as `persistence.lines` has them, and by what is known later which changed since."""
+
+    lines: Sequence[str]
+    receipts: Sequence[bytes] = ()
+
+
+class Refusal(NamedTuple):
+    """A row that the table refused because it holds another state of its session.
 
     `refused_by` is the version found in the table when it refused the row as old, else None. `final` says
     that the table holds this stay, or a later one of the same session, as completed, which nothing may undo.
@@ -30,6 +37,15 @@ class Outcome(NamedTuple):
     refused_by: int | None = None
     final: bool = False
 
+
+class Written(NamedTuple):
+    """What became of the rows that were taken: all are committed but for those refused and those left out."""
+
+    refused: Sequence[Refusal] = ()
+    left_out: Collection[str] = ()
+
+
+ALL_WRITTEN = Written()
 
 FROM_THE_START = -1
 
@@ -85,17 +101,18 @@ class DirtySessions(Protocol):
     async def ack_touch(self, pool: str, touched: Touched, missed: Sequence[str]) -> None:
         """Confirm what was touched after commit. `missed` become dirty: their rows are to be written whole."""
 
-    async def take(self, pool: str, limit: int, skip: int = 0) -> Sequence[PresenceRow]:
+    async def take(self, pool: str, limit: int, skip: int = 0) -> Taken:
         """Up to `limit` dirty sessions with their state, the longest dirty first. None: all are clean.
 
-        They stay dirty until acked; `skip` passes over those that are dirty longest.
+        They stay dirty until acked; `skip` passes over those that are dirty longest. The `last_seen` of who is present
+        or in permit grace is brought up to date.
         """
 
-    async def ack(self, pool: str, outcomes: Sequence[Outcome]) -> None:
+    async def ack(self, pool: str, taken: Taken, written: Written = ALL_WRITTEN) -> None:
         """Confirm rows after commit. A session changed in between stays dirty; an ended one is forgotten.
 
-        A refused row is dropped only if a newer write of the same session is the reason; otherwise the
-        session's version is raised above `refused_by` and it stays dirty.
+        So does one that is left out. A refused row is dropped only if a newer write of the same session is the reason;
+        otherwise the session's version is raised above `refused_by` and it stays dirty.
         """
 
     async def backlog(self, pool: str) -> Backlog:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from operator import itemgetter
 
 import asyncpg
 
-from persistence.columns import as_columns
 from persistence.errors import RefusedByTriggerError, UnwritableRowsError
-from persistence.patience import ANSWER_WITHIN_S, WORK_WITHIN_S, Connection, transaction
-from persistence.port import Outcome, Touched
+from persistence.lines import row_of, session_id_of
+from persistence.patience import ANSWER_WITHIN_S, WORK_WITHIN_S, transaction
+from persistence.port import Refusal, Touched
 from persistence.rows import PoolRow, PresenceRow
 from persistence.statements import statements
 
@@ -44,30 +43,23 @@ class Repository:
         self._answer_s = answer_s
         self._work_s = work_s
 
-    async def write(self, rows: Sequence[PresenceRow]) -> list[Outcome]:
-        """Write all rows (no id twice) or none; an outcome a row once it is committed, sorted by session id.
+    async def write(self, lines: Sequence[str]) -> list[Refusal]:
+        """Write all rows (no session twice) or none; those that the table refused, once the others are committed.
 
-        A row that the table holds already just so counts as written. Raises UnwritableRowsError when the
-        content of a row is the trouble.
+        `lines`: the rows as `persistence.lines` has them. A row that the table holds already just so counts as written.
+        Raises UnwritableRowsError when the content of a row is the trouble.
         """
-        if not rows:
+        if not lines:
             return []
-        # Two flushers that write the same rows in different order would deadlock.
-        ordered = sorted(rows, key=itemgetter(0))
         with _refusals():
             async with transaction(self._pool, self._work_s) as connection:
-                kept = await self._write(connection, ordered)
-        if not kept:
-            return [Outcome(row.session_id, row.version, row.last_seen_ms) for row in ordered]
-        return [_outcome(row, kept.get(row.session_id)) for row in ordered]
-
-    async def _write(self, connection: Connection, rows: Sequence[PresenceRow]) -> dict[str, asyncpg.Record]:
-        """Write, and return nothing if all rows were taken; else what the table has of them now."""
-        written = await connection.execute(self._sql["write_sessions"], *as_columns(rows))
-        if written == f"INSERT 0 {len(rows)}":
-            return {}
-        records = await connection.fetch(self._sql["kept"], [row.session_id for row in rows])
-        return {record["session_id"]: record for record in records}
+                written = await connection.execute(self._sql["write_sessions"], lines)
+                if written == f"INSERT 0 {len(lines)}":
+                    return []
+                kept = await connection.fetch(self._sql["kept"], [session_id_of(line) for line in lines])
+        kept_of = {record["session_id"]: record for record in kept}
+        refusals = (_refusal(row, kept_of.get(row.session_id)) for row in map(row_of, lines))
+        return [refusal for refusal in refusals if refusal is not None]
 
     async def move(self, touched: Touched) -> list[str]:
         """Move `last_seen` of rows that are otherwise as they should be; returns the sessions of the others.
@@ -144,15 +136,17 @@ def _refusals() -> Iterator[None]:
         raise UnwritableRowsError(str(error)) from error
 
 
-def _outcome(row: PresenceRow, kept: asyncpg.Record | None) -> Outcome:
-    """What became of a row, given what the table kept instead of it (None: the row was written)."""
+def _refusal(row: PresenceRow, kept: asyncpg.Record | None) -> Refusal | None:
+    """Why a row was not written, given what the table kept of its session; None if it was."""
     mine = (row.version, row.last_seen_ms)
     if kept is None or mine == (kept["version"], kept["last_seen_ms"]):
-        return Outcome(row.session_id, *mine)
+        return None
     older = mine < (kept["version"], kept["last_seen_ms"])
     # An earlier stay than the completed one has nothing to say either.
     final = kept["status"] == COMPLETED and row.started_at_ms <= kept["started_at_ms"]
-    return Outcome(row.session_id, *mine, refused_by=kept["version"] if older else None, final=final)
+    if not older and not final:
+        return None
+    return Refusal(row.session_id, *mine, refused_by=kept["version"] if older else None, final=final)
 
 
 def _row(record: asyncpg.Record) -> PresenceRow:

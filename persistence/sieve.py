@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import structlog
 
 from persistence.errors import RefusedByTriggerError, UnwritableRowsError
-from persistence.port import Outcome
+from persistence.lines import line_of, row_of, session_id_of
+from persistence.port import Refusal, Written
 from persistence.repair import repairs
 from persistence.repository import Repository
 from persistence.rows import PresenceRow
@@ -29,12 +30,16 @@ class _Troubled:
     # Refusals of other rows since one was taken, over all batches: a slow Postgres gets batches of a single row.
     refusals: int = 0
 
-    def apart(self, rows: Sequence[PresenceRow]) -> tuple[Sequence[PresenceRow], Sequence[PresenceRow]]:
+    def apart(self, lines: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
         """The rows of other sessions, and those of these."""
-        if not self.repaired and not self.set_aside:
-            return rows, ()
         known = self.repaired | self.set_aside
-        return [row for row in rows if row[0] not in known], [row for row in rows if row[0] in known]
+        if not known:
+            return lines, ()
+        well: list[str] = []
+        ill: list[str] = []
+        for line in lines:
+            (ill if session_id_of(line) in known else well).append(line)
+        return well, ill
 
     def note_written(self, row: PresenceRow, trouble: Exception | None) -> None:
         """Postgres took the row: as it was, or repaired because of `trouble`."""
@@ -67,13 +72,13 @@ class Sieve:
         """How many sessions wait for their rows to become writable."""
         return len(self._troubled.set_aside)
 
-    async def write(self, rows: Sequence[PresenceRow]) -> list[Outcome]:
-        """Write all rows that can be written, those known as troublesome apart from the others; their outcomes.
+    async def write(self, lines: Sequence[str]) -> Written:
+        """Write all rows that can be written, those known as troublesome apart from the others.
 
         Raises what a trigger raised, as Postgres being away, if that is all that comes of rows not known as
         troublesome.
         """
-        return await _Sifting(self._repository, self._troubled).write(rows)
+        return await _Sifting(self._repository, self._troubled).write(lines)
 
 
 class _Sifting:
@@ -82,55 +87,64 @@ class _Sifting:
     def __init__(self, repository: Repository, troubled: _Troubled) -> None:
         self._repository = repository
         self._troubled = troubled
+        self._refused: list[Refusal] = []
         self._aside: list[tuple[PresenceRow, UnwritableRowsError]] = []
         self._is_known_as_ill = False
 
-    async def write(self, rows: Sequence[PresenceRow]) -> list[Outcome]:
-        well, ill = self._troubled.apart(rows)
-        outcomes = await self._halving(well) if well else []
-        if not outcomes and len(well) > 1:
+    async def write(self, lines: Sequence[str]) -> Written:
+        well, ill = self._troubled.apart(lines)
+        await self._halve(well)
+        if len(well) > 1 and len(self._aside) == len(well):
             self._judge(self._aside[-1][1])
         self._is_known_as_ill = True
-        for row in ill:
-            outcomes += await self._alone(row)
+        for line in ill:
+            await self._alone(line)
         for row, error in self._aside:
             self._troubled.note_set_aside(row, error)
-        return outcomes
+        return Written(self._refused, [row.session_id for row, _ in self._aside])
 
-    async def _halving(self, rows: Sequence[PresenceRow]) -> list[Outcome]:
+    async def _halve(self, lines: Sequence[str]) -> None:
         """Write the rows; if one of them is unwritable, find it by halving, and write all others."""
-        try:
-            return await self._try(rows)
-        except UnwritableRowsError:
-            if len(rows) == 1:
-                return await self._alone(rows[0])
-        middle = len(rows) // 2
-        return await self._halving(rows[:middle]) + await self._halving(rows[middle:])
+        if await self._takes_all(lines):
+            return
+        if len(lines) == 1:
+            await self._alone(lines[0])
+            return
+        middle = len(lines) // 2
+        await self._halve(lines[:middle])
+        await self._halve(lines[middle:])
 
-    async def _alone(self, row: PresenceRow) -> list[Outcome]:
-        """Write a row as it is, else repaired; no outcome if Postgres takes it in no form."""
+    async def _takes_all(self, lines: Sequence[str]) -> bool:
+        """Whether no row is unwritable; then all are written."""
+        try:
+            await self._try(lines)
+        except UnwritableRowsError:
+            return False
+        return True
+
+    async def _alone(self, line: str) -> None:
+        """Write a row as it is, else repaired; set it aside if Postgres takes it in no form."""
+        row = row_of(line)
         trouble: UnwritableRowsError | None = None
-        for form in (row, *repairs(row)):
+        for form in (line, *map(line_of, repairs(row))):
             try:
-                outcomes = await self._try([form])
+                await self._try([form])
             except UnwritableRowsError as error:
                 trouble = trouble or error
                 continue
             self._troubled.note_written(row, trouble)
-            return outcomes
+            return
         self._aside.append((row, trouble or UnwritableRowsError("refused")))
-        return []
 
-    async def _try(self, rows: Sequence[PresenceRow]) -> list[Outcome]:
+    async def _try(self, lines: Sequence[str]) -> None:
         try:
-            outcomes = await self._repository.write(rows)
+            self._refused += await self._repository.write(lines)
         except RefusedByTriggerError as error:
             self._troubled.refusals += not self._is_known_as_ill
             if self._troubled.refusals > MOST_REFUSALS:
                 self._judge(error)
             raise
         self._troubled.refusals = 0
-        return outcomes
 
     def _judge(self, error: UnwritableRowsError) -> None:
         """A trigger that takes nothing is a Postgres that does not serve."""

@@ -3,7 +3,7 @@
 -- name: write_sessions
 -- Moves rows forward only: a higher version, or the same version and a newer last_seen. What is completed stays
 -- completed, unless the same id was started again later. What was taken before its person was forgotten is dropped.
--- The columns of PresenceRow in its order, as persistence/columns.py makes them.
+-- $1: rows as persistence/lines.py has them.
 insert into :"schema".presence as kept (
   session_id, user_id, language_code, current_page, last_seen, started_at, completed_at, is_in_interview, status,
   pool, interview_started_at, interview_ended_at, waited_s, end_reason, metadata, version
@@ -13,28 +13,20 @@ select
   to_timestamp(started_at / 1e3::float8), to_timestamp(completed_at / 1e3::float8), is_in_interview, status,
   pool, to_timestamp(interview_started_at / 1e3::float8), to_timestamp(interview_ended_at / 1e3::float8),
   waited_s, end_reason, coalesce(metadata, '{}')::jsonb, version
-from unnest(
-  string_to_array($3, $1, $2),             -- session_id
-  string_to_array($4, $1, $2),             -- user_id
-  string_to_array($5, $1, $2),             -- pool
-  string_to_array($6, $1, $2),             -- status
-  string_to_array($7, $1, $2)::bigint[],   -- version
-  string_to_array($8, $1, $2)::bigint[],   -- started_at
-  string_to_array($9, $1, $2)::bigint[],   -- last_seen
-  string_to_array($10, $1, $2)::boolean[], -- is_in_interview
-  string_to_array($11, $1, $2),            -- language_code
-  string_to_array($12, $1, $2),            -- current_page
-  string_to_array($13, $1, $2)::bigint[],  -- completed_at
-  string_to_array($14, $1, $2)::bigint[],  -- interview_started_at
-  string_to_array($15, $1, $2)::bigint[],  -- interview_ended_at
-  string_to_array($16, $1, $2)::float8[],  -- waited_s
-  string_to_array($17, $1, $2),            -- end_reason
-  string_to_array($18, $1, $2)             -- metadata
-) as given (
-  session_id, user_id, pool, status, version, started_at, last_seen, is_in_interview, language_code, current_page,
-  completed_at, interview_started_at, interview_ended_at, waited_s, end_reason, metadata
-)
-where given.session_id is not null and not exists (
+from (
+  select
+    parts[1] as session_id, parts[2] as user_id, parts[3] as pool, parts[4] as status, parts[5]::bigint as version,
+    parts[6]::bigint as started_at, parts[7]::bigint as last_seen, parts[8]::boolean as is_in_interview,
+    parts[9] as language_code, parts[10] as current_page, parts[11]::bigint as completed_at,
+    parts[12]::bigint as interview_started_at, parts[13]::bigint as interview_ended_at, parts[14]::float8 as waited_s,
+    parts[15] as end_reason, parts[16] as metadata
+  from (
+    -- `offset 0`: taken apart once, and not for each part.
+    select string_to_array(line, chr(31), chr(30)) as parts from unnest($1::text[]) as line offset 0
+  ) as lines
+  offset 0
+) as given
+where not exists (
   select from :"schema".presence_forgotten as forgotten
   where forgotten.session_id = given.session_id and forgotten.version >= given.version
 )

@@ -11,8 +11,9 @@ from typing import Any, ParamSpec, TypeVar
 import msgspec
 
 from persistence.errors import SourceAwayError
-from persistence.port import FROM_THE_START, Backlog, Outcome, Touched
-from persistence.rows import PoolRow, PresenceRow
+from persistence.lines import read_line, session_id_of
+from persistence.port import ALL_WRITTEN, FROM_THE_START, Backlog, Taken, Touched, Written
+from persistence.rows import PoolRow
 from server.domain.errors import RedisAwayError, RedisFullError, RedisRefusedError, UnknownPoolError
 from server.live.store import Store
 
@@ -21,9 +22,6 @@ SESSIONS_PER_CALL = 500
 GIVE_BACK = 0
 
 _encode = msgspec.msgpack.Encoder().encode
-# False where the record has no such field.
-_Values = list[str | bool]
-_decode_records = msgspec.msgpack.Decoder(list[_Values]).decode
 _decode_touched = msgspec.msgpack.Decoder(tuple[list[str], list[int]]).decode
 
 Args = ParamSpec("Args")
@@ -43,36 +41,6 @@ def _as_the_port_says(
             raise SourceAwayError(str(error)) from error
 
     return call
-
-
-# The record's fields in the order of PresenceRow's.
-_NAMES = (
-    "session_id",
-    "user_id",
-    "pool",
-    "status",
-    "version",
-    "started_at",
-    "last_seen",
-    "is_in_interview",
-    "language_code",
-    "current_page",
-    "completed_at",
-    "interview_started_at",
-    "interview_ended_at",
-    "waited_s",
-    "end_reason",
-    "metadata",
-)
-# Those that are not text, and how they are read.
-_READERS: dict[str, Callable[[str], int | float]] = {
-    **dict.fromkeys((name for name in _NAMES if name.endswith("_at")), int),
-    "version": int,
-    "last_seen": int,
-    "is_in_interview": "1".__eq__,
-    "waited_s": float,
-}
-_READERS_IN_ORDER = tuple(_READERS.get(name) for name in _NAMES)
 
 
 class StoreDirtySessions:
@@ -133,28 +101,32 @@ class StoreDirtySessions:
         await self._store.scripts.run("touch_ack", keys, _encode((touched.parts, [])))
 
     @_as_the_port_says
-    async def take(self, pool: str, limit: int, skip: int = 0) -> Sequence[PresenceRow]:
+    async def take(self, pool: str, limit: int, skip: int = 0) -> Taken:
         """Up to `limit` dirty sessions with their state, behind the `skip` longest dirty; see the port."""
         keys = self._store.keys(pool)
-        records: dict[str | bool, _Values] = {}
+        lines: dict[str, str] = {}
+        receipts: list[bytes] = []
         while limit > 0:
             most = min(limit, SESSIONS_PER_CALL)
-            _, gone, packed = await self._store.scripts.run("flush_take", keys, skip, most, *_NAMES)
-            found = _decode_records(packed)
-            # Two calls may meet the same session, if Redis's clock was set back between them.
-            records.update((values[0], values) for values in found)
+            _, gone, receipt, written = await self._store.scripts.run("flush_take", keys, skip, most)
+            found = [read_line(line) for line in written]
+            # Two calls may meet the same session, if it changed between them or Redis's clock was set back.
+            lines.update((session_id_of(line), line) for line in found)
+            receipts.append(receipt)
             if len(found) + gone < most:
                 break
             skip, limit = skip + len(found), limit - len(found)
-        return _rows(records.values())
+        return Taken(list(lines.values()), receipts)
 
     @_as_the_port_says
-    async def ack(self, pool: str, outcomes: Sequence[Outcome]) -> None:
+    async def ack(self, pool: str, taken: Taken, written: Written = ALL_WRITTEN) -> None:
         """Confirm rows after commit; see the port."""
-        keys = self._store.keys(pool)
-        for start in range(0, len(outcomes), SESSIONS_PER_CALL):
-            part = outcomes[start : start + SESSIONS_PER_CALL]
-            await self._store.scripts.run("flush_ack", keys, _encode(_sorted_out(part)))
+        run, keys = self._store.scripts.run, self._store.keys(pool)
+        uncommitted = _encode([*written.left_out, *(refusal.session_id for refusal in written.refused)])
+        for receipt in taken.receipts:
+            await run("flush_ack", keys, receipt, uncommitted)
+        for start in range(0, len(written.refused), SESSIONS_PER_CALL):
+            await run("flush_refuse", keys, _encode(written.refused[start : start + SESSIONS_PER_CALL]))
 
     @_as_the_port_says
     async def backlog(self, pool: str) -> Backlog:
@@ -175,25 +147,3 @@ class StoreDirtySessions:
         """Those of `session_ids` that Redis has a record of."""
         keys, command = self._store.keys(pool), self._store.scripts.command
         return {each for each in session_ids if await command("EXISTS", keys.session(each))}
-
-
-def _sorted_out(outcomes: Sequence[Outcome]) -> tuple[Sequence[object], ...]:
-    """What is committed by columns, which nearly all are, and what was refused one by one."""
-    refused = [outcome for outcome in outcomes if outcome.final or outcome.refused_by is not None]
-    committed = set(outcomes).difference(refused) if refused else outcomes
-    session_ids, versions, last_seen, *_ = zip(*committed, strict=True) if committed else ((), (), ())
-    return session_ids, versions, last_seen, refused
-
-
-def _rows(records: Collection[_Values]) -> list[PresenceRow]:
-    """The rows, read column by column, which takes half the time."""
-    columns = map(_read, _READERS_IN_ORDER, zip(*records, strict=True))
-    return [PresenceRow(*values) for values in zip(*columns, strict=True)]
-
-
-def _read(
-    read: Callable[[str], int | float] | None, column: Sequence[str | bool]
-) -> Sequence[str | int | float | None]:
-    if read is None:
-        return [None if value is False else value for value in column]
-    return [read(value) if isinstance(value, str) else None for value in column]

@@ -70,6 +70,11 @@ class PoolKeys:
         return self.prefix + "dirty"
 
     @property
+    def rows(self) -> str:
+        """HASH: the row of each dirty session, as a line (`persistence.lines`)."""
+        return self.prefix + "rows"
+
+    @property
     def lease(self) -> str:
         """STRING with TTL: which node flushes this pool."""
         return self.prefix + "flush_lease"

@@ -6,12 +6,13 @@ until it is given back) and Redis itself; the tests of the real implementation a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
 from persistence.errors import SourceAwayError
-from persistence.port import FROM_THE_START, Backlog, Outcome, Touched
+from persistence.lines import line_of
+from persistence.port import ALL_WRITTEN, FROM_THE_START, Backlog, Refusal, Taken, Touched, Written
 from persistence.rows import PoolRow, PresenceRow
 
 START_MS = 1_700_000_000_000
@@ -32,6 +33,11 @@ def row(session_id: str = "s1", **changes: object) -> PresenceRow:
     return first._replace(**changes)  # type: ignore[arg-type]
 
 
+def lines(rows: Iterable[PresenceRow]) -> list[str]:
+    """The rows as the live state gives them."""
+    return [line_of(each) for each in rows]
+
+
 def ended(session_id: str = "s1", status: str = "completed", **changes: object) -> PresenceRow:
     """The same session after its end, a minute later."""
     at = {"last_seen_ms": START_MS + 60_000, "completed_at_ms": START_MS + 60_000}
@@ -49,10 +55,12 @@ class LiveModel:
     leases: dict[str, str] = field(default_factory=dict)
     now_ms: int = START_MS
     away: bool = False
-    acked: list[Outcome] = field(default_factory=list)
+    acked: list[str] = field(default_factory=list)
     acked_touches: list[str] = field(default_factory=list)
     touched: dict[str, list[str]] = field(default_factory=dict)
     lose_acks: int = 0
+    _changes: dict[str, int] = field(default_factory=dict)
+    _receipts: dict[bytes, dict[str, int]] = field(default_factory=dict)
     _names: Iterator[int] = field(default_factory=count)
 
     def change(self, changed: PresenceRow) -> None:
@@ -64,6 +72,7 @@ class LiveModel:
 
     def _mark(self, session_id: str) -> None:
         self.dirty.setdefault(session_id, self.now_ms)
+        self._changes[session_id] = next(self._names)
 
     def _answer(self) -> None:
         if self.away:
@@ -96,10 +105,10 @@ class LiveModel:
             self._mark_what_was_left()
         here = [s for s in self.sessions.values() if s.pool == pool and self._is_here(s)]
         first = max(cursor, 0)
-        part = here[first : first + limit]
+        part = [s for s in here[first : first + limit] if s.session_id not in self.dirty]
         for session in part:
             self.sessions[session.session_id] = session._replace(last_seen_ms=self.now_ms)
-        clean = [(s.session_id, s.version) for s in part if s.session_id not in self.dirty]
+        clean = [(s.session_id, s.version) for s in part]
         name = f"part {next(self._names)}"
         self.touched[name] = [session_id for session_id, _ in clean]
         session_ids, versions = zip(*clean, strict=True) if clean else ((), ())
@@ -124,30 +133,47 @@ class LiveModel:
         for part in touched.parts:
             self.touched.pop(part, None)
 
-    async def take(self, pool: str, limit: int, skip: int = 0) -> Sequence[PresenceRow]:
+    async def take(self, pool: str, limit: int, skip: int = 0) -> Taken:
         self._answer()
         longest = sorted(self._of(pool), key=lambda session: self.dirty[session.session_id])
-        return longest[skip : skip + limit]
+        found = longest[skip : skip + limit]
+        receipt = str(next(self._names)).encode()
+        self._receipts[receipt] = {each.session_id: self._changes[each.session_id] for each in found}
+        return Taken(lines(found), [receipt])
 
-    async def ack(self, pool: str, outcomes: Sequence[Outcome]) -> None:
+    async def ack(self, pool: str, taken: Taken, written: Written = ALL_WRITTEN) -> None:
         self._answer()
         self._may_lose_ack()
-        self.acked += outcomes
-        for outcome in outcomes:
-            self._ack(outcome)
+        uncommitted = {*written.left_out, *(refusal.session_id for refusal in written.refused)}
+        for session_id, change in self._receipt(taken):
+            if session_id not in uncommitted:
+                self.acked.append(session_id)
+            if session_id not in uncommitted and self._changes.get(session_id) == change:
+                self._clean(session_id)
+        for refusal in written.refused:
+            self._refuse(refusal)
 
-    def _ack(self, outcome: Outcome) -> None:
-        session = self.sessions.get(outcome.session_id)
+    def _receipt(self, taken: Taken) -> Iterator[tuple[str, int]]:
+        for receipt in taken.receipts:
+            yield from self._receipts[receipt].items()
+
+    def _clean(self, session_id: str) -> None:
+        self.dirty.pop(session_id, None)
+        if session_id in self.sessions and self.sessions[session_id].status != "active":
+            del self.sessions[session_id]
+
+    def _refuse(self, refusal: Refusal) -> None:
+        session = self.sessions.get(refusal.session_id)
         if session is None:
-            return
-        newer = (session.version, session.last_seen_ms) > (outcome.version, outcome.last_seen_ms)
-        refused = outcome.refused_by is not None and outcome.refused_by >= session.version
-        if refused and not outcome.final:
-            self.sessions[session.session_id] = session._replace(version=(outcome.refused_by or 0) + 1)
-        elif outcome.final or not newer:
-            self.dirty.pop(session.session_id, None)
-            if outcome.final or session.status != "active":
-                del self.sessions[session.session_id]
+            self.dirty.pop(refusal.session_id, None)
+        elif refusal.final and refusal.version == session.version:
+            self.sessions[session.session_id] = session._replace(status="completed")
+            self._clean(session.session_id)
+        elif refusal.refused_by is not None and refusal.refused_by > session.version:
+            self.sessions[session.session_id] = session._replace(version=refusal.refused_by + 1)
+            self._mark(session.session_id)
+        elif (refusal.version, refusal.last_seen_ms) == (session.version, session.last_seen_ms):
+            self._clean(session.session_id)
 
     async def backlog(self, pool: str) -> Backlog:
         self._answer()

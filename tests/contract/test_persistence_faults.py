@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from persistence.connect import connect
 from persistence.flusher import Flusher
 from persistence.migrations import migrate
+from persistence.port import Written
 from persistence.repository import Repository
 from persistence.rows import PresenceRow
 from server.embedded import EmbeddedPostgres
@@ -228,7 +229,7 @@ async def test_whoever_lost_the_lease_in_the_middle_harms_nobody(url: str, live:
         live.change(row("s007", current_page="new"))
         await flushed(new, live)
         pool = await connect(url)
-        await live.ack("main", await Repository(pool).write(taken))
+        await live.ack("main", taken, Written(await Repository(pool).write(taken.lines)))
         await pool.close()
         await flushed(new, live)
     assert live.sessions["s007"].current_page == "new"

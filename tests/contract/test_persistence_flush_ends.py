@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from persistence.connect import connect
 from persistence.flusher import Flusher
-from persistence.port import Outcome
+from persistence.port import ALL_WRITTEN, Taken, Written
 from persistence.repository import Repository
 from tests.contract.persistence_model import LiveModel, row
 
@@ -16,8 +14,8 @@ WAITING = 3
 class Restless(LiveModel):
     """Somebody turns a page whenever something was confirmed."""
 
-    async def ack(self, pool: str, outcomes: Sequence[Outcome]) -> None:
-        await super().ack(pool, outcomes)
+    async def ack(self, pool: str, taken: Taken, written: Written = ALL_WRITTEN) -> None:
+        await super().ack(pool, taken, written)
         self.change(row("restless", current_page=f"page {len(self.acked)}"))
 
 

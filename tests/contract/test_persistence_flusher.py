@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import asyncpg
@@ -13,11 +13,11 @@ from structlog.testing import capture_logs
 from persistence.connect import connect
 from persistence.flusher import LONGEST_RETRY_S, Flusher
 from persistence.migrations import migrate
-from persistence.port import Outcome
+from persistence.port import ALL_WRITTEN, Refusal, Taken, Written
 from persistence.repository import Repository
 from persistence.rows import PresenceRow
 from server.embedded import EmbeddedPostgres
-from tests.contract.persistence_model import START_MS, LiveModel, ended, row
+from tests.contract.persistence_model import START_MS, LiveModel, ended, lines, row
 from tests.postgres_faults import frozen
 
 PATIENCE_S = 30.0
@@ -108,7 +108,7 @@ async def test_a_source_that_gives_less_than_it_was_asked_for_is_asked_again(
     live: LiveModel, repository: Repository
 ) -> None:
     class Sparing(LiveModel):
-        async def take(self, pool: str, limit: int, skip: int = 0) -> Sequence[PresenceRow]:
+        async def take(self, pool: str, limit: int, skip: int = 0) -> Taken:
             return await super().take(pool, limit - 3, skip)
 
     sparing = Sparing()
@@ -124,17 +124,20 @@ async def test_no_row_is_read_or_written_twice_though_batches_overlap(repository
 
         taken = 0
 
-        async def take(self, pool: str, limit: int, skip: int = 0) -> Sequence[PresenceRow]:
-            rows: list[PresenceRow] = []
+        async def take(self, pool: str, limit: int, skip: int = 0) -> Taken:
+            found: list[str] = []
+            receipts: list[bytes] = []
             for start in range(0, limit, 5):
-                rows += await super().take(pool, min(5, limit - start), skip + start)
+                part = await super().take(pool, min(5, limit - start), skip + start)
+                found += part.lines
+                receipts += part.receipts
                 await asyncio.sleep(0.002)
-            self.taken += len(rows)
-            return rows
+            self.taken += len(found)
+            return Taken(found, receipts)
 
-        async def ack(self, pool: str, outcomes: Sequence[Outcome]) -> None:
-            for start in range(0, len(outcomes), 5):
-                await super().ack(pool, outcomes[start : start + 5])
+        async def ack(self, pool: str, taken: Taken, written: Written = ALL_WRITTEN) -> None:
+            for receipt in taken.receipts:
+                await super().ack(pool, Taken((), [receipt]), written)
                 await asyncio.sleep(0.002)
 
     halting = Halting()
@@ -178,10 +181,10 @@ async def test_a_session_that_changes_while_it_is_written_stays_dirty(
 ) -> None:
     write = repository.write
 
-    async def slow_write(rows: list[PresenceRow]) -> list[Outcome]:
-        outcomes = await write(rows)
+    async def slow_write(given: list[str]) -> list[Refusal]:
+        refused = await write(given)
         live.change(row(current_page="learning"))
-        return outcomes
+        return refused
 
     live.change(row())
     with monkeypatch.context() as patch:
@@ -207,7 +210,7 @@ async def test_a_lost_ack_after_the_commit_only_repeats_the_write(
 async def test_a_row_refused_as_old_by_somebody_elses_write_is_written_in_the_same_flush_once_raised(
     flusher: Flusher, live: LiveModel, repository: Repository
 ) -> None:
-    await repository.write([row(version=500, current_page="of a lost memory")])
+    await repository.write(lines([row(version=500, current_page="of a lost memory")]))
     live.change(row(version=3, current_page="now"))
     await flusher.flush_once()
     assert (await stored(repository)).current_page == "now"
@@ -217,7 +220,7 @@ async def test_a_row_refused_as_old_by_somebody_elses_write_is_written_in_the_sa
 async def test_a_stay_that_the_table_holds_as_completed_is_not_tried_for_ever(
     flusher: Flusher, live: LiveModel, repository: Repository
 ) -> None:
-    await repository.write([ended()])
+    await repository.write(lines([ended()]))
     live.change(row(version=99))
     await flusher.flush_once()
     assert not live.dirty
@@ -260,7 +263,7 @@ async def test_of_two_calls_at_once_the_second_waits(flusher: Flusher, live: Liv
     live.change(row())
     assert all(await asyncio.gather(flusher.flush_once(), flusher.flush_once()))
     # The first wrote the row, and what the second found to do came after that.
-    assert [outcome.session_id for outcome in live.acked] == live.acked_touches == ["s1"]
+    assert live.acked == live.acked_touches == ["s1"]
 
 
 async def test_an_unwritable_row_is_repaired_and_stops_nobody(
@@ -434,7 +437,7 @@ async def test_the_final_flush_writes_what_is_left_and_gives_the_lease_back(
 async def test_the_final_flush_does_not_wait_for_ever(
     flusher: Flusher, live: LiveModel, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def hang(rows: list[PresenceRow]) -> list[Outcome]:
+    async def hang(given: list[str]) -> list[Refusal]:
         await asyncio.Event().wait()
         return []
 
@@ -454,10 +457,10 @@ async def test_what_only_the_table_knows_becomes_abandoned_after_a_flush_and_dai
     flusher: Flusher, live: LiveModel, repository: Repository, clock: Clock
 ) -> None:
     lost = [row(f"lost{n:02d}") for n in range(25)]
-    await repository.write([*lost, row("elsewhere", pool="forgotten"), row("known", version=1)])
+    await repository.write(lines([*lost, row("elsewhere", pool="forgotten"), row("known", version=1)]))
     live.sessions["known"] = row("known", version=1, status="offline")
     live.change(ended("ending", status="completed"))
-    await repository.write([row("ending", version=1)])
+    await repository.write(lines([row("ending", version=1)]))
     await flusher.flush_once()
     assert {each.session_id for each in await repository.sessions("main", status="abandoned")} == {
         each.session_id for each in lost
@@ -466,7 +469,7 @@ async def test_what_only_the_table_knows_becomes_abandoned_after_a_flush_and_dai
     assert (await stored(repository, "known")).status == "active"
     assert (await stored(repository, "ending")).status == "completed"
 
-    await repository.write([row("later")])
+    await repository.write(lines([row("later")]))
     await flusher.flush_once()
     assert (await stored(repository, "later")).status == "active"
     clock.now += DAY_S
@@ -478,7 +481,7 @@ async def test_a_recovery_lets_the_next_flush_look_for_lost_sessions(
     flusher: Flusher, repository: Repository
 ) -> None:
     await flusher.flush_once()
-    await repository.write([row("lost")])
+    await repository.write(lines([row("lost")]))
     flusher.sweep_soon()
     await flusher.flush_once()
     assert (await stored(repository, "lost")).status == "abandoned"
@@ -487,7 +490,7 @@ async def test_a_recovery_lets_the_next_flush_look_for_lost_sessions(
 async def test_nothing_is_abandoned_before_the_backlog_is_flushed(
     flusher: Flusher, live: LiveModel, repository: Repository
 ) -> None:
-    await repository.write([row("lost")])
+    await repository.write(lines([row("lost")]))
     live.change(row("other"))
     live.lose_acks = 1
     assert not await flusher.flush_once()

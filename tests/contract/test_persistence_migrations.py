@@ -15,7 +15,7 @@ from persistence.migrations import migrate, printable, schema_version
 from persistence.repository import Repository
 from persistence.rows import PoolRow
 from server.embedded import EmbeddedPostgres
-from tests.contract.persistence_model import START_MS, ended, row
+from tests.contract.persistence_model import START_MS, ended, lines, row
 
 ALL = ["0001_older_table", "0002_presence", "0003_analytics"]
 PASTED = (Path(__file__).parents[2] / "persistence/sql/supabase_presence_schema.sql").read_text(
@@ -171,12 +171,14 @@ async def write(database_url: str) -> None:
     now_ms = int(await pool.fetchval("select extract(epoch from now()) * 1000"))
     present = {"last_seen_ms": now_ms, "started_at_ms": now_ms - 60_000}
     await repository.write(
-        [
-            ended("done", completed_at_ms=START_MS + 90_000),
-            row("lost", is_in_interview=True),
-            row("here", language_code="de", **present),
-            row("in", language_code="de", is_in_interview=True, **present),
-        ]
+        lines(
+            [
+                ended("done", completed_at_ms=START_MS + 90_000),
+                row("lost", is_in_interview=True),
+                row("here", language_code="de", **present),
+                row("in", language_code="de", is_in_interview=True, **present),
+            ]
+        )
     )
     await repository.write_pools([PoolRow("main", 3, "open"), PoolRow("empty", 1, "closed")])
     await pool.close()

@@ -20,7 +20,7 @@ from persistence.repository import Repository
 from persistence.rows import PoolRow, PresenceRow
 from persistence.statements import migrations
 from server.embedded import EmbeddedPostgres
-from tests.contract.persistence_model import LiveModel, ended, row
+from tests.contract.persistence_model import LiveModel, ended, lines, row
 from tests.pgbouncer import PgBouncer
 
 ALL = [step.name for step in migrations("public")]
@@ -159,7 +159,7 @@ async def test_the_repository_does_all_that_it_does_on_swapped_connections(
     async with pool_of(url) as pool:
         repository = Repository(pool)
         for _ in range(SERVERS):
-            await repository.write([row("s1"), done])
+            await repository.write(lines([row("s1"), done]))
             await repository.write_pools([PoolRow("main", 3, "open")])
             await repository.ping()
             assert await repository.session("done") == done

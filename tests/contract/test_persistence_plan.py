@@ -13,7 +13,7 @@ from persistence.plan.demand import Demand
 from persistence.plan.history import Arrivals
 from persistence.repository import Repository
 from persistence.rows import PresenceRow
-from tests.contract.persistence_model import row
+from tests.contract.persistence_model import lines, row
 
 DAY_MS = 86_400_000
 HOUR_MS = 3_600_000
@@ -44,7 +44,7 @@ def interview(name: str, days_ago: float, minutes: float | None = 20, **changes:
 async def demand(
     pool: asyncpg.Pool[asyncpg.Record], *rows: PresenceRow, days: int = 28, of: str = "main"
 ) -> Demand:
-    await Repository(pool).write(rows)
+    await Repository(pool).write(lines(rows))
     return await Arrivals(pool).demand(of, days)
 
 

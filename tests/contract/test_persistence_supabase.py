@@ -13,7 +13,7 @@ from persistence.migrations import Migrated, bring_up_to_date, migrate, schema_v
 from persistence.repository import Repository
 from persistence.rows import PoolRow
 from server.embedded import EmbeddedPostgres
-from tests.contract.persistence_model import row
+from tests.contract.persistence_model import lines, row
 from tests.contract.test_persistence_migrations import ALL
 from tests.supabase import OLD_PROJECT, Project, project_on
 
@@ -111,8 +111,7 @@ async def write(url: str, session_id: str) -> None:
     """Flush a session and a pool, as the server does."""
     pool = await connect(url)
     try:
-        (outcome,) = await Repository(pool, "public").write([row(session_id)])
-        assert outcome.refused_by is None
+        assert await Repository(pool, "public").write(lines([row(session_id)])) == []
         await Repository(pool, "public").write_pools([PoolRow("main", 3, "open")])
     finally:
         await pool.close()

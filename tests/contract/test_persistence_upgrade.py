@@ -15,7 +15,7 @@ from persistence.errors import MigrationRefusedError
 from persistence.migrations import Migrated, bring_up_to_date, migrate, printable
 from persistence.repository import Repository
 from server.embedded import EmbeddedPostgres
-from tests.contract.persistence_model import row
+from tests.contract.persistence_model import lines, row
 from tests.contract.test_persistence_migrations import (
     ALL,
     OLD_DURATIONS,
@@ -116,11 +116,8 @@ async def write(database_url: str, *session_ids: str) -> list[str]:
     pool = await connect(database_url)
     try:
         rows = [row(each, language_code="fr", current_page=None, user_id="anna") for each in session_ids]
-        return [
-            each.session_id
-            for each in await Repository(pool, "public").write(rows)
-            if each.refused_by is None
-        ]
+        refused = {each.session_id for each in await Repository(pool, "public").write(lines(rows))}
+        return sorted({*session_ids} - refused)
     finally:
         await pool.close()
 

@@ -19,7 +19,7 @@ HEADER = re.compile(
 # Verbs that read only: they must not write, so that they run on a full Redis and need no clock to be kept.
 READ_ONLY = {"snapshot", "state"}
 # Verbs that the store runs under another name than the script's, each for a reason given in server/live/dirty.py.
-RUN_BY_THE_FLUSH_PORT = {"flush_take", "flush_ack", "flush_lease", "touch", "touch_ack"}
+RUN_BY_THE_FLUSH_PORT = {"flush_take", "flush_ack", "flush_refuse", "flush_lease", "touch", "touch_ack"}
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 
-from persistence.port import Outcome
 from server.domain.errors import RedisFullError, SessionEndedError, StaleFenceError, UnknownSessionError
 from server.domain.interview import Admission, InterviewState, Reason
 from server.domain.pool import Mode, PoolChanges
@@ -376,8 +375,7 @@ async def test_when_redis_is_full_nothing_is_added_and_everything_that_frees_wor
         flush = StoreDirtySessions(bench.store)
         assert await flush.lease(POOL, "n1", 60_000)
         assert await flush.lease(POOL, "n1", 60_000)
-        rows = await flush.take(POOL, 9)
-        await flush.ack(POOL, [Outcome(row.session_id, row.version, row.last_seen_ms) for row in rows])
+        await flush.ack(POOL, await flush.take(POOL, 9))
     finally:
         await bench.redis.config_set("maxmemory", 0)
     assert await states(bench, "a", "c") == [NONE, NONE]

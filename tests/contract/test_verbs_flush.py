@@ -7,16 +7,28 @@ from unittest.mock import AsyncMock
 import pytest
 
 from persistence.errors import SourceAwayError
-from persistence.port import Outcome
+from persistence.lines import line_of, row_of, session_id_of
+from persistence.port import Refusal, Taken, Written
 from persistence.rows import PresenceRow
 from server.domain.errors import SessionEndedError
 from server.domain.session import EndReason
 from server.live.dirty import StoreDirtySessions
+from server.live.verbs import Update
 from tests.contract.conftest import POOL, START_MS, Bench, make_bench
 
 
-def written(row: PresenceRow, **fields: object) -> Outcome:
-    return Outcome(row.session_id, row.version, row.last_seen_ms, **fields)  # type: ignore[arg-type]
+def rows(taken: Taken) -> list[PresenceRow]:
+    return [row_of(line) for line in taken.lines]
+
+
+def ids(taken: Taken) -> list[str]:
+    return [session_id_of(line) for line in taken.lines]
+
+
+def refused(taken: Taken, **fields: object) -> Written:
+    """The only row was refused."""
+    (row,) = rows(taken)
+    return Written([Refusal(row.session_id, row.version, row.last_seen_ms, **fields)])  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -29,8 +41,9 @@ async def test_a_change_is_taken_with_its_state_until_it_is_acked(
 ) -> None:
     await bench.open("a", language_code="de", metadata='{"k":1}')
     await bench.claim("a")
-    (row,) = await dirty.take(POOL, 10)
-    assert await dirty.take(POOL, 10) == [row]
+    taken = await dirty.take(POOL, 10)
+    (row,) = rows(taken)
+    assert rows(await dirty.take(POOL, 10)) == [row]
     assert row == PresenceRow(
         session_id="s-a",
         user_id="a",
@@ -46,77 +59,158 @@ async def test_a_change_is_taken_with_its_state_until_it_is_acked(
         metadata='{"k":1}',
     )
     assert (await dirty.backlog(POOL)).sessions == 1
-    await dirty.ack(POOL, [written(row)])
-    assert await dirty.take(POOL, 10) == []
+    await dirty.ack(POOL, taken)
+    assert ids(await dirty.take(POOL, 10)) == []
     assert (await dirty.backlog(POOL)).sessions == 0
+    assert await bench.redis.exists("presence:{main}:rows") == 0
 
 
 async def test_a_session_changed_in_between_stays_dirty(bench: Bench, dirty: StoreDirtySessions) -> None:
     await bench.open("a")
-    (row,) = await dirty.take(POOL, 10)
+    taken = await dirty.take(POOL, 10)
     await bench.claim("a")
-    await dirty.ack(POOL, [written(row)])
-    (newer,) = await dirty.take(POOL, 10)
-    assert newer.version > row.version
+    await dirty.ack(POOL, taken)
+    (newer,) = rows(await dirty.take(POOL, 10))
+    assert newer.version > rows(taken)[0].version
     assert newer.is_in_interview
+
+
+async def test_a_sign_of_life_alone_is_a_change_too(bench: Bench, dirty: StoreDirtySessions) -> None:
+    await bench.open("a")
+    taken = await dirty.take(POOL, 10)
+    await bench.set_clock(START_MS + 1000)
+    await bench.look("a", sign_of_life=True)
+    await dirty.ack(POOL, taken)
+    (newer,) = rows(await dirty.take(POOL, 10))
+    assert newer == rows(taken)[0]._replace(last_seen_ms=START_MS + 1000)
+
+
+async def test_the_ack_of_one_who_took_it_earlier_confirms_no_change_since(
+    bench: Bench, dirty: StoreDirtySessions
+) -> None:
+    """Two flushers, after a lost lease, in the same millisecond."""
+    await bench.open("a")
+    late = await dirty.take(POOL, 10)
+    await bench.claim("a")
+    new = await dirty.take(POOL, 10)
+    await bench.release("a")
+    await dirty.ack(POOL, new)
+    await dirty.ack(POOL, late)
+    newest = await dirty.take(POOL, 10)
+    assert not rows(newest)[0].is_in_interview
+    await dirty.ack(POOL, newest)
+    await dirty.ack(POOL, late)
+    assert ids(await dirty.take(POOL, 10)) == []
+
+
+async def test_nothing_is_confirmed_that_was_taken_before_redis_lost_its_memory(
+    bench: Bench, dirty: StoreDirtySessions
+) -> None:
+    await bench.open("a")
+    taken = await dirty.take(POOL, 10)
+    await bench.redis.hset("presence:{main}:config", "run_id", "another")
+    await bench.store.tick(POOL)
+    await dirty.ack(POOL, taken)
+    assert ids(await dirty.take(POOL, 10)) == ["s-a"]
+
+
+async def test_what_was_left_out_stays_dirty(bench: Bench, dirty: StoreDirtySessions) -> None:
+    await bench.open("a")
+    await bench.open("b")
+    await dirty.ack(POOL, await dirty.take(POOL, 10), Written(left_out=["s-b"]))
+    assert ids(await dirty.take(POOL, 10)) == ["s-b"]
+
+
+async def test_a_row_that_somebody_removed_is_made_anew(bench: Bench, dirty: StoreDirtySessions) -> None:
+    await bench.open("a")
+    (row,) = rows(await dirty.take(POOL, 10))
+    await bench.redis.delete("presence:{main}:rows")
+    assert rows(await dirty.take(POOL, 10)) == [row]
+    await dirty.ack(POOL, await dirty.take(POOL, 10))
+    assert ids(await dirty.take(POOL, 10)) == []
+
+
+async def test_a_row_that_somebody_spoilt_stays_apart_from_the_others(
+    bench: Bench, dirty: StoreDirtySessions
+) -> None:
+    await bench.open("a")
+    await bench.open("b")
+    await bench.redis.hset("presence:{main}:rows", "s-a", b"s-a\x1fspoilt \xff")
+    spoilt, well = rows(await dirty.take(POOL, 10))
+    assert line_of(spoilt) == "s-a" + 15 * "\x1f\x1e"
+    assert well.user_id == "b"
 
 
 async def test_an_ended_session_is_buried_only_when_its_final_row_is_acked(
     bench: Bench, dirty: StoreDirtySessions
 ) -> None:
     await bench.open("a")
-    (active,) = await dirty.take(POOL, 10)
+    active = await dirty.take(POOL, 10)
     await bench.finish("a", EndReason.KICKED)
-    (final,) = await dirty.take(POOL, 10)
-    await dirty.ack(POOL, [written(active)])
+    final = await dirty.take(POOL, 10)
+    await dirty.ack(POOL, active)
     assert (await bench.look("a")).record.end_reason is EndReason.KICKED
-    await dirty.ack(POOL, [written(final)])
+    await dirty.ack(POOL, final)
     with pytest.raises(SessionEndedError):
         await bench.look("a")
     assert await bench.redis.exists("presence:{main}:session:s-a") == 0
     assert await bench.redis.exists("presence:{main}:tombstone:s-a") == 1
-    await dirty.ack(POOL, [written(final)])
+    await dirty.ack(POOL, final)
+
+
+async def test_an_id_that_was_started_again_is_not_buried_by_the_ack_of_its_end(
+    bench: Bench, dirty: StoreDirtySessions
+) -> None:
+    await bench.open("a")
+    await bench.finish("a")
+    final = await dirty.take(POOL, 10)
+    await bench.open("a")
+    await dirty.ack(POOL, final)
+    (again,) = rows(await dirty.take(POOL, 10))
+    assert again.status == "active"
+    assert (await bench.look("a")).record.end_reason is None
 
 
 async def test_a_row_refused_for_a_version_that_redis_never_gave_is_raised_above_it(
     bench: Bench, dirty: StoreDirtySessions
 ) -> None:
     await bench.open("a")
-    (row,) = await dirty.take(POOL, 10)
-    foreign = row.version + 10**9
-    await dirty.ack(POOL, [written(row, refused_by=foreign)])
-    (again,) = await dirty.take(POOL, 10)
-    assert again.version > foreign
-    await dirty.ack(POOL, [written(again)])
-    assert await dirty.take(POOL, 10) == []
+    taken = await dirty.take(POOL, 10)
+    foreign = rows(taken)[0].version + 10**9
+    await dirty.ack(POOL, taken, refused(taken, refused_by=foreign))
+    again = await dirty.take(POOL, 10)
+    assert rows(again)[0].version > foreign
+    await dirty.ack(POOL, again)
+    assert ids(await dirty.take(POOL, 10)) == []
 
 
 async def test_a_row_refused_because_of_a_newer_write_of_the_same_session_is_dropped(
     bench: Bench, dirty: StoreDirtySessions
 ) -> None:
     await bench.open("a")
-    (old,) = await dirty.take(POOL, 10)
+    old = await dirty.take(POOL, 10)
     await bench.claim("a")
-    (new,) = await dirty.take(POOL, 10)
-    await dirty.ack(POOL, [written(new)])
-    await dirty.ack(POOL, [written(old, refused_by=new.version)])
-    assert await dirty.take(POOL, 10) == []
+    new = await dirty.take(POOL, 10)
+    await dirty.ack(POOL, new)
+    await dirty.ack(POOL, old, refused(old, refused_by=rows(new)[0].version))
+    assert ids(await dirty.take(POOL, 10)) == []
 
 
 async def test_a_stay_that_the_table_holds_as_completed_is_not_tried_for_ever(
     bench: Bench, dirty: StoreDirtySessions
 ) -> None:
     await bench.open("a")
-    (row,) = await dirty.take(POOL, 10)
-    await dirty.ack(POOL, [written(row, refused_by=row.version + 5, final=True)])
-    assert await dirty.take(POOL, 10) == []
+    taken = await dirty.take(POOL, 10)
+    by = rows(taken)[0].version + 5
+    await dirty.ack(POOL, taken, refused(taken, refused_by=by, final=True))
+    assert ids(await dirty.take(POOL, 10)) == []
 
 
 async def clean(bench: Bench, dirty: StoreDirtySessions) -> dict[str, PresenceRow]:
     """Everything is written; the rows."""
-    rows = await dirty.take(POOL, 5000)
-    await dirty.ack(POOL, [written(row) for row in rows])
-    return {row.session_id: row for row in rows}
+    taken = await dirty.take(POOL, 5000)
+    await dirty.ack(POOL, taken)
+    return {row.session_id: row for row in rows(taken)}
 
 
 async def last_seen(bench: Bench, session_id: str) -> int:
@@ -133,10 +227,10 @@ async def test_touch_moves_last_seen_of_the_present_and_of_those_in_permit_grace
     await bench.open("api")
     await bench.drop(graced)
     await bench.pass_time(16, renewing=[here])
-    rows = await clean(bench, dirty)
+    known = await clean(bench, dirty)
     touched = await dirty.touch(POOL, 100)
     assert dict(zip(touched.session_ids, touched.versions, strict=True)) == {
-        session_id: rows[session_id].version for session_id in ("s-here", "s-graced")
+        session_id: known[session_id].version for session_id in ("s-here", "s-graced")
     }
     assert set(touched.last_seen_ms) == {START_MS + 16_000}
     assert touched.cursor is None
@@ -168,7 +262,7 @@ async def test_those_that_the_table_lacks_become_dirty(bench: Bench, dirty: Stor
     await clean(bench, dirty)
     touched = await dirty.touch(POOL, 100)
     await dirty.ack_touch(POOL, touched, ["s-b"])
-    assert [row.session_id for row in await dirty.take(POOL, 10)] == ["s-b"]
+    assert ids(await dirty.take(POOL, 10)) == ["s-b"]
 
 
 @pytest.mark.parametrize("at_once", [1, 10, 19])
@@ -208,18 +302,45 @@ async def test_what_was_touched_and_never_acked_is_dirty_once_the_next_pass_begi
     assert (await dirty.backlog(POOL)).sessions == 0
 
 
-async def test_a_dirty_session_is_left_to_be_written_whole_with_its_new_last_seen(
+async def test_a_dirty_session_is_left_to_be_written_whole_as_it_was_seen_at_its_change(
+    bench: Bench, dirty: StoreDirtySessions
+) -> None:
+    a = await bench.connect("a")
+    b = await bench.connect("b")
+    await clean(bench, dirty)
+    await bench.pass_time(5, renewing=[a, b])
+    await bench.claim("a")
+    await bench.pass_time(5, renewing=[a, b])
+    touched = await dirty.touch(POOL, 100)
+    assert touched.session_ids == ("s-b",)
+    (row,) = rows(await dirty.take(POOL, 10))
+    assert (row.session_id, row.last_seen_ms) == ("s-a", START_MS + 5000)
+    await clean(bench, dirty)
+    assert "s-a" in (await dirty.touch(POOL, 100)).session_ids
+
+
+async def test_a_touch_finds_nobody_where_the_only_session_has_ended(
     bench: Bench, dirty: StoreDirtySessions
 ) -> None:
     await bench.connect("a")
-    await bench.connect("b")
-    await clean(bench, dirty)
-    await bench.claim("a")
-    await bench.set_clock(START_MS + 1000)
-    touched = await dirty.touch(POOL, 100)
-    assert touched.session_ids == ("s-b",)
-    (row,) = await dirty.take(POOL, 10)
-    assert (row.session_id, row.last_seen_ms) == ("s-a", START_MS + 1000)
+    await bench.finish("a")
+    assert (await dirty.touch(POOL, 100)).session_ids == ()
+    assert ids(await dirty.take(POOL, 10)) == ["s-a"]
+
+
+async def test_a_change_is_a_sign_of_life_of_the_present_and_of_those_in_permit_grace_only(
+    bench: Bench, dirty: StoreDirtySessions
+) -> None:
+    here, graced, gone = [await bench.connect(name) for name in ("here", "graced", "gone")]
+    await bench.claim("graced")
+    await bench.open("api")
+    await bench.drop(graced)
+    await bench.drop(gone)
+    await bench.pass_time(16, renewing=[here])
+    for name in ("here", "graced", "gone", "api"):
+        await bench.store.update(POOL, Update(session_id=f"s-{name}", page="another"))
+    seen = {row.session_id: row.last_seen_ms - START_MS for row in rows(await dirty.take(POOL, 10))}
+    assert seen == {"s-here": 16_000, "s-graced": 16_000, "s-gone": 0, "s-api": 0}
 
 
 async def test_a_session_that_changes_after_its_touch_stays_dirty(
@@ -230,7 +351,7 @@ async def test_a_session_that_changes_after_its_touch_stays_dirty(
     touched = await dirty.touch(POOL, 100)
     await bench.claim("a")
     await dirty.ack_touch(POOL, touched, [])
-    (row,) = await dirty.take(POOL, 10)
+    (row,) = rows(await dirty.take(POOL, 10))
     assert row.is_in_interview
     assert row.version > touched.versions[0]
 
@@ -244,7 +365,7 @@ async def test_one_that_is_no_more_is_neither_touched_nor_made_dirty_for_ever(
     await bench.finish("a")
     await clean(bench, dirty)
     await dirty.ack_touch(POOL, touched, ["s-a"])
-    assert await dirty.take(POOL, 10) == []
+    assert ids(await dirty.take(POOL, 10)) == []
     assert (await dirty.backlog(POOL)).sessions == 0
     await bench.redis.zadd("presence:{main}:sessions", {"s-leftover": 1})
     assert (await dirty.touch(POOL, 100)).session_ids == ()
@@ -264,7 +385,7 @@ async def test_the_longest_dirty_comes_first(bench: Bench, dirty: StoreDirtySess
     for name in ("c", "a", "b"):
         await bench.open(name)
         await bench.set_clock(bench.wall_ms + 1)
-    assert [row.session_id for row in await dirty.take(POOL, 2)] == ["s-c", "s-a"]
+    assert ids(await dirty.take(POOL, 2)) == ["s-c", "s-a"]
 
 
 async def test_one_holder_at_a_time_has_the_lease(bench: Bench, dirty: StoreDirtySessions) -> None:
@@ -294,7 +415,7 @@ async def test_a_leftover_without_a_record_does_not_stand_in_the_way(
 ) -> None:
     await bench.redis.zadd("presence:{main}:dirty", {"s-gone": 1})
     await bench.open("a")
-    assert [row.session_id for row in await dirty.take(POOL, 1)] == ["s-a"]
+    assert ids(await dirty.take(POOL, 1)) == ["s-a"]
     assert (await dirty.backlog(POOL)).sessions == 1
 
 

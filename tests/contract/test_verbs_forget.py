@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from persistence.lines import session_id_of
 from server.domain.errors import SessionEndedError
 from server.domain.interview import InterviewState
 from server.domain.session import EndReason
@@ -163,7 +164,9 @@ async def test_nothing_of_the_person_is_left_to_be_flushed(bench: Bench) -> None
     await finish(bench, "two")
     await open_session(bench, "bens", "ben")
     await bench.store.forget(POOL, PERSON)
-    assert [row.session_id for row in await StoreDirtySessions(bench.store).take(POOL, 10)] == ["bens"]
+    taken = await StoreDirtySessions(bench.store).take(POOL, 10)
+    assert [session_id_of(line) for line in taken.lines] == ["bens"]
+    assert await bench.redis.hkeys("presence:{main}:rows") == [b"bens"]
 
 
 async def test_without_a_history_the_person_is_forgotten_all_the_same(bench: Bench) -> None:

@@ -146,7 +146,7 @@ async def test_the_plan_learns_patience_from_those_who_gave_up(bench: Bench, dat
         await bench.finish(name, EndReason.KICKED)
     await bench.finish("a")
     pool = await connect(database_url)
-    await Repository(pool).write(list(await StoreDirtySessions(bench.store).take(POOL, 50)))
+    await Repository(pool).write((await StoreDirtySessions(bench.store).take(POOL, 50)).lines)
     found = await Arrivals(pool).demand(POOL, 28)
     await pool.close()
     assert (found.gave_up, list(found.lengths_s)) == (6, [120])

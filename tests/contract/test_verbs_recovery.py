@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from persistence.port import Outcome
+from persistence.lines import row_of
+from persistence.port import Refusal, Written
 from server.domain.errors import SessionEndedError, StaleConnectionError, UnknownSessionError
 from server.domain.interview import Admission, InterviewState, Reason
 from server.domain.pool import Mode, PoolChanges, PoolConfig
@@ -499,9 +500,10 @@ async def test_a_stay_that_the_table_knows_as_completed_ends_here_too(bench: Ben
     await bench.pass_time(RECOVERY_S, renewing=[a, b])
     assert await state(bench, "a") is GRANTED
     dirty = StoreDirtySessions(bench.store)
-    (row,) = [row for row in await dirty.take(POOL, 10) if row.session_id == "s-a"]
-    refused = Outcome(session_id="s-a", version=row.version, last_seen_ms=row.last_seen_ms, final=True)
-    await dirty.ack(POOL, [refused])
+    taken = await dirty.take(POOL, 10)
+    (row,) = [row for row in map(row_of, taken.lines) if row.session_id == "s-a"]
+    refused = Refusal(session_id="s-a", version=row.version, last_seen_ms=row.last_seen_ms, final=True)
+    await dirty.ack(POOL, taken, Written([refused]))
     assert await state(bench, "b") is GRANTED
     with pytest.raises(SessionEndedError):
         await bench.look("a")

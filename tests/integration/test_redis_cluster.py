@@ -11,7 +11,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from persistence.port import Outcome
+from persistence.lines import session_id_of
+from persistence.port import Refusal, Written
 from server.domain.errors import RedisAwayError
 from server.domain.interview import InterviewState
 from server.domain.pool import PoolChanges, PoolConfig
@@ -124,9 +125,11 @@ async def be_written(store: Store, pool: str) -> None:
     assert await source.lease(pool, "n1", 5000)
     touched = await source.touch(pool, 10)
     await source.ack_touch(pool, touched, ())
-    rows = await source.take(pool, 10)
-    assert (await source.backlog(pool)).sessions == len(rows) == 2
-    await source.ack(pool, [Outcome(row.session_id, row.version, row.last_seen_ms) for row in rows])
+    taken = await source.take(pool, 10)
+    assert (await source.backlog(pool)).sessions == len(taken.lines) == 2
+    refused = Refusal(session_id_of(taken.lines[0]), version=1, last_seen_ms=1, refused_by=1)
+    await source.ack(pool, taken, Written([refused]))
+    await source.ack(pool, await source.take(pool, 10))
     await source.release_lease(pool, "n1")
     assert (await source.backlog(pool)).sessions == 0
 

@@ -13,8 +13,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from persistence.port import FROM_THE_START, Outcome, Touched
-from persistence.rows import PresenceRow
+from persistence.port import ALL_WRITTEN, FROM_THE_START, Taken, Touched, Written
 from server.embedded import EmbeddedRedis
 from server.live.dirty import StoreDirtySessions
 from server.live.store import Store
@@ -74,15 +73,15 @@ class Exposed(StoreDirtySessions):
         await self._strike.if_it_is(BEFORE_ACK_TOUCH, touched.session_ids)
         await super().ack_touch(pool, touched, missed)
 
-    async def take(self, pool: str, limit: int, skip: int = 0) -> Sequence[PresenceRow]:
-        rows = await super().take(pool, limit, skip)
-        await self._strike.if_it_is(AFTER_TAKE, rows)
-        return rows
+    async def take(self, pool: str, limit: int, skip: int = 0) -> Taken:
+        taken = await super().take(pool, limit, skip)
+        await self._strike.if_it_is(AFTER_TAKE, taken.lines)
+        return taken
 
-    async def ack(self, pool: str, outcomes: Sequence[Outcome]) -> None:
-        await self._strike.if_it_is(BEFORE_ACK, outcomes)
-        await super().ack(pool, outcomes)
-        await self._strike.if_it_is(AFTER_ACK, outcomes)
+    async def ack(self, pool: str, taken: Taken, written: Written = ALL_WRITTEN) -> None:
+        await self._strike.if_it_is(BEFORE_ACK, taken.lines)
+        await super().ack(pool, taken, written)
+        await self._strike.if_it_is(AFTER_ACK, taken.lines)
 
 
 class Faults:

@@ -11,7 +11,7 @@ import pytest
 from persistence.connect import connect
 from persistence.repository import Repository
 from persistence.rows import PresenceRow
-from tests.contract.persistence_model import START_MS, ended, row
+from tests.contract.persistence_model import START_MS, ended, lines, row
 
 ROWS = 1_000_000
 USERS = 5000
@@ -46,7 +46,7 @@ async def test_a_million_rows_slow_nobody_down(pool: asyncpg.Pool[asyncpg.Record
     took = []
     for batch in batches():
         began = time.perf_counter()
-        await repository.write(batch)
+        await repository.write(lines(batch))
         took.append(time.perf_counter() - began)
     assert await pool.fetchval("select count(*) from presence") == ROWS
 

@@ -1,7 +1,6 @@
--- flush_ack.lua: rows are committed, or were refused. Clean is what has not changed since it was taken.
+-- flush_ack.lua: rows are committed. Clean is what has not changed since it was taken.
 -- KEYS     the pool's keys (prelude)
--- ARGV     MessagePack: the committed ones as an array of session ids, one of versions and one of last_seen; an array of
---          those refused: per session an array of session_id, version, last_seen, refused_by (nil: not as old), final
+-- ARGV     the receipt of flush_take.lua; MessagePack: an array of those of its session ids that were not committed
 -- Returns  head; how many are clean now
 
 if not open_pool() then
@@ -9,61 +8,29 @@ if not open_pool() then
 end
 begin_freeing()
 
-local unchanged, buried = {}, 0
-
--- The table holds a higher version than Redis knows of: Redis lost its memory. Rise above it and try again.
-local function outrun(record, refused_by)
-  outgrow('version', refused_by)
-  set(record, 'version', next_number('version'))
+local epoch, session_ids, marks = unpack(cmsgpack.unpack(ARGV[1]))
+-- A Redis that lost its memory in between may have given the same score to another change.
+if epoch ~= config.epoch or #session_ids == 0 then
+  return { head(), 0 }
 end
 
-local function clean(record)
-  if record.status == 'active' then
-    unchanged[#unchanged + 1] = record.session_id
-  else
-    bury(record)
-    buried = buried + 1
+local is_uncommitted = {}
+for _, session_id in ipairs(cmsgpack.unpack(ARGV[2])) do
+  is_uncommitted[session_id] = true
+end
+local clean = {}
+for i, mark in ipairs(redis.call('ZMSCORE', DIRTY, unpack(session_ids))) do
+  if mark == marks[i] and not is_uncommitted[session_ids[i]] then
+    clean[#clean + 1] = session_ids[i]
   end
 end
-
--- The stay was completed before Redis lost its memory of it.
-local function complete(record)
-  if record.status == 'active' then
-    finish(record, 'completed')
-    pump()
+if #clean > 0 then
+  local ends = redis.call('EXISTS', ENDED) == 1 and redis.call('ZMSCORE', ENDED, unpack(clean)) or {}
+  for i, session_id in ipairs(clean) do
+    if ends[i] then
+      with_record(session_id, bury)
+    end
   end
-  clean(record)
+  make_clean(clean)
 end
-
-local function acknowledge(session_id, version, last_seen, refused_by, final)
-  -- Nearly all are neither refused nor ended: no need to read their whole records.
-  local known = redis.call('HMGET', session_key(session_id), 'version', 'last_seen', 'status')
-  local is_unchanged = tonumber(known[1]) == version and tonumber(known[2]) == last_seen
-  if not known[1] then
-    unchanged[#unchanged + 1] = session_id
-  elseif final and tonumber(known[1]) == version then
-    complete(session(session_id))
-  elseif refused_by and refused_by > tonumber(known[1]) then
-    outrun(session(session_id), refused_by)
-  elseif is_unchanged and known[3] == 'active' then
-    unchanged[#unchanged + 1] = session_id
-  elseif is_unchanged then
-    clean(session(session_id))
-  end
-end
-
-local session_ids, versions, last_seen, refused = unpack(cmsgpack.unpack(ARGV[1]))
-for i, session_id in ipairs(session_ids) do
-  acknowledge(session_id, versions[i], last_seen[i])
-end
-for _, item in ipairs(refused) do
-  acknowledge(unpack(item, 1, 5))
-end
-if #unchanged > 0 then
-  redis.call('ZREM', DIRTY, unpack(unchanged))
-end
--- Afterwards: the pump of a completed stay may have changed one of these, which makes it dirty again.
-if next(changes) or next(counted) then
-  save()
-end
-return { head(), #unchanged + buried }
+return { head(), #clean }

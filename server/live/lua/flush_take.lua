@@ -1,8 +1,8 @@
--- flush_take.lua: read dirty sessions, the longest dirty first. They stay dirty until acked.
+-- flush_take.lua: read the rows of dirty sessions, the longest dirty first. They stay dirty until acked.
 -- KEYS     the pool's keys (prelude)
--- ARGV     how many of them to pass over, how many to read at most, then the names of the fields to read
--- Returns  head; how many more there were that have no record any more; MessagePack: per session an array of its fields
---          in the order of ARGV, session_id first (false where absent)
+-- ARGV     how many of them to pass over, how many to read at most
+-- Returns  head; how many more there were that have no record any more; the receipt for flush_ack.lua; an array of
+--          rows, each as a line (prelude/records.lua)
 
 if not open_pool() then
   return NO_POOL
@@ -10,23 +10,40 @@ end
 begin_freeing()
 
 local from, count = tonumber(ARGV[1]), tonumber(ARGV[2])
-local fields = {}
-for i = 3, #ARGV do
-  fields[i - 2] = ARGV[i]
+local session_ids, marks, rows, gone = {}, {}, {}, {}
+
+-- The rows that stand ready, or false.
+local function rows_of(members)
+  return #members > 0 and redis.call('HMGET', ROWS, unpack(members)) or {}
 end
 
-local found, gone = {}, {}
-for _, session_id in ipairs(redis.call('ZRANGE', DIRTY, from, from + count - 1)) do
-  local values = redis.call('HMGET', session_key(session_id), unpack(fields))
-  if values[1] then
-    found[#found + 1] = values
+-- A dirty session has a row, unless somebody removed it by hand.
+local function made_anew(session_id)
+  local record = session(session_id)
+  if not record then
+    return false
+  end
+  mark_dirty(record)
+  return redis.call('HGET', ROWS, session_id)
+end
+
+local members, scores = {}, {}
+for i, value in ipairs(redis.call('ZRANGE', DIRTY, from, from + count - 1, 'WITHSCORES')) do
+  local list = i % 2 == 1 and members or scores
+  list[#list + 1] = value
+end
+for i, row in ipairs(rows_of(members)) do
+  row = row or made_anew(members[i])
+  if row then
+    local number = #rows + 1
+    session_ids[number], marks[number], rows[number] = members[i], scores[i], row
   else
-    gone[#gone + 1] = session_id
+    gone[#gone + 1] = members[i]
   end
 end
 if #gone > 0 then
   -- Nothing is left to write; kept, they would stand in the way of those behind them.
-  redis.call('ZREM', DIRTY, unpack(gone))
+  make_clean(gone)
 end
--- Packed, since thousands of values each as a reply of their own take longer to write and to read.
-return { head(), #gone, cmsgpack.pack(found) }
+
+return { head(), #gone, cmsgpack.pack({ config.epoch, session_ids, marks }), rows }

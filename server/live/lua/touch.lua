@@ -16,55 +16,52 @@ begin_freeing()
 
 local from, count, part = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 local last_seen = integer(wall)
-local TOUCHED = PREFIX .. 'touched'
-
-local function make_dirty(session_ids)
-  local members = {}
-  for _, session_id in ipairs(session_ids) do
-    members[#members + 1] = last_seen
-    members[#members + 1] = session_id
-  end
-  redis.call('ZADD', DIRTY, 'NX', unpack(members))
-end
 
 if from < 0 then
   from = redis.call('ZCARD', SESSIONS) - 1
   for _, left in ipairs(redis.call('HVALS', TOUCHED)) do
-    make_dirty(cmsgpack.unpack(left)[1])
+    for _, session_id in ipairs(cmsgpack.unpack(left)[1]) do
+      with_record(session_id, mark_dirty)
+    end
   end
   redis.call('DEL', TOUCHED)
 end
 
 -- The members' scores in a set, which is often empty.
 local function scores(key, members)
-  return redis.call('EXISTS', key) == 1 and redis.call('ZMSCORE', key, unpack(members)) or {}
+  return #members > 0 and redis.call('EXISTS', key) == 1 and redis.call('ZMSCORE', key, unpack(members)) or {}
+end
+
+local function those_clean(members)
+  local clean, marks = {}, scores(DIRTY, members)
+  for i, session_id in ipairs(members) do
+    if not marks[i] then
+      clean[#clean + 1] = session_id
+    end
+  end
+  return clean
 end
 
 local to_write, versions = {}, {}
 
 local function touch(members)
-  local deadlines, graces, marks = scores(ONLINE, members), scores(GRACE, members), scores(DIRTY, members)
+  local deadlines, graces = scores(ONLINE, members), scores(GRACE, members)
   for i, session_id in ipairs(members) do
     local key = session_key(session_id)
     local version, connection = unpack(redis.call('HMGET', key, 'version', 'connection'))
     if not version then
       sweep(session_id)
-    -- Over HTTP, and before the browser was seen, last_seen is moved by each sign of life itself.
     elseif graces[i] or connection == 'ws' and tonumber(deadlines[i] or 0) > now then
       redis.call('HSET', key, 'last_seen', last_seen)
-      -- What is dirty is written whole, with this last_seen.
-      if not marks[i] then
-        to_write[#to_write + 1] = session_id
-        versions[#versions + 1] = tonumber(version)
-      end
+      to_write[#to_write + 1] = session_id
+      versions[#versions + 1] = tonumber(version)
     end
   end
 end
 
-local members = from >= 0 and redis.call('ZRANGE', SESSIONS, math.max(0, from - count + 1), from) or {}
-if #members > 0 then
-  touch(members)
-end
+-- Who is dirty is written whole, and was seen at that change.
+local members = those_clean(from >= 0 and redis.call('ZRANGE', SESSIONS, math.max(0, from - count + 1), from) or {})
+touch(members)
 local packed = cmsgpack.pack({ to_write, versions })
 if config.history ~= 1 then
   packed = cmsgpack.pack({ {}, {} })

@@ -10,10 +10,10 @@ begin_freeing()
 
 local parts, missed = unpack(cmsgpack.unpack(ARGV[1]))
 for _, session_id in ipairs(missed) do
-  mark_dirty(session_id)
+  with_record(session_id, mark_dirty)
 end
 -- Behind it: were this to fail half-way, the parts would still be known.
 for _, part in ipairs(parts) do
-  redis.call('HDEL', PREFIX .. 'touched', part)
+  redis.call('HDEL', TOUCHED, part)
 end
 return { head() }

@@ -12,6 +12,8 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from persistence.connect import connect_once
+from persistence.lines import row_of
+from persistence.port import Written
 from server.embedded import EmbeddedPostgres
 from server.live.dirty import StoreDirtySessions
 from tests.conftest import TEST_API_KEY, Serve, ServedNode
@@ -115,11 +117,11 @@ async def test_a_flush_that_has_taken_the_row_already_does_not_bring_it_back(
     await api.open(PERSON)
     await api.open("ben")
     taken = await source.take("main", 10)
-    assert {row.user_id for row in taken} == {PERSON, "ben"}
+    assert {row_of(line).user_id for line in taken.lines} == {PERSON, "ben"}
 
     assert await forget(api) == 1
 
-    await source.ack("main", await history.write(taken))
+    await source.ack("main", taken, Written(await history.write(taken.lines)))
     assert await users(sql) == ["ben"]
     assert (await source.backlog("main")).sessions == 0
     await flush(node)

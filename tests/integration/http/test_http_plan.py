@@ -21,7 +21,7 @@ from persistence.rows import PresenceRow
 from server.embedded import EmbeddedPostgres
 from tests.commands import complaints, presence
 from tests.conftest import TEST_API_KEY, Serve
-from tests.contract.persistence_model import row
+from tests.contract.persistence_model import lines, row
 from tests.integration.http.api import Api, outcome
 from tests.visitor import OPTIONS
 
@@ -56,7 +56,7 @@ def _session(number: int, at_ms: int, length_s: float) -> PresenceRow:
 
 async def fill(database_url: str, rows: list[PresenceRow]) -> None:
     pool = await connect(database_url)
-    await Repository(pool).write(rows)
+    await Repository(pool).write(lines(rows))
     await pool.close()
 
 

@@ -299,7 +299,7 @@ local function bury(record)
   local key = tombstone_key(record.session_id)
   redis.call('DEL', session_key(record.session_id))
   redis.call('ZREM', ENDED, record.session_id)
-  redis.call('ZREM', DIRTY, record.session_id)
+  make_clean({ record.session_id })
   redis.call('HSET', key, 'end_reason', record.end_reason, 'language_code', record.language_code or '')
   redis.call('PEXPIRE', key, config.tombstone_ms)
   changes[record.session_id] = nil

@@ -1,12 +1,15 @@
 -- prelude/records.lua: the records of sessions. They are read once per script, changed in memory, written by `save`.
 
--- A change of one of these is a new version of the session, to be written to Postgres.
+-- The row that Postgres gets of a session, in the order of PresenceRow; as a line, see persistence/lines.py.
+local SEPARATOR, NULL = '\31', '\30'
+local ROW = {
+  'session_id', 'user_id', 'pool', 'status', 'version', 'started_at', 'last_seen', 'is_in_interview', 'language_code',
+  'current_page', 'completed_at', 'interview_started_at', 'interview_ended_at', 'waited_s', 'end_reason', 'metadata',
+}
+-- A change of one of these is a new version of it. The others have no value of their own, or follow from a change.
 local COLUMNS = {}
-for _, name in ipairs({
-  'user_id', 'language_code', 'current_page', 'started_at', 'completed_at', 'is_in_interview', 'status',
-  'interview_started_at', 'interview_ended_at', 'waited_s', 'end_reason', 'metadata',
-}) do
-  COLUMNS[name] = true
+for _, name in ipairs(ROW) do
+  COLUMNS[name] = name ~= 'session_id' and name ~= 'pool' and name ~= 'version' and name ~= 'last_seen'
 end
 
 local records = {}
@@ -87,10 +90,38 @@ local function new_session(session_id, user_id, started_at)
   return record
 end
 
-local function mark_dirty(session_id)
-  if config.history == 1 then
-    redis.call('ZADD', DIRTY, 'NX', wall, session_id)
+-- The session is to be written. Its row is made now, and not by the flush, which would hold Redis for as long as it reads
+-- thousands of records. One that is dirty already is so for longer; by a hair its score rises all the same, so that who
+-- took it before this change does not confirm it (flush_ack.lua).
+local A_HAIR = 1 / 1024
+
+local function mark_dirty(record)
+  if config.history ~= 1 then
+    return
   end
+  local session_id, values = record.session_id, {}
+  for i, name in ipairs(ROW) do
+    values[i] = record[name] or NULL
+  end
+  redis.call('HSET', ROWS, session_id, table.concat(values, SEPARATOR))
+  if redis.call('ZADD', DIRTY, 'NX', wall, session_id) == 0 then
+    redis.call('ZINCRBY', DIRTY, A_HAIR, session_id)
+  end
+end
+
+local function make_clean(session_ids)
+  redis.call('ZREM', DIRTY, unpack(session_ids))
+  redis.call('HDEL', ROWS, unpack(session_ids))
+end
+
+-- Whether a flush would say that the session was seen just now: it has a WebSocket and is present, or is in permit grace.
+-- Over HTTP, and before the browser was seen, last_seen is moved by each sign of life itself.
+local function is_seen(record)
+  if record.lost_at then
+    return record.interview_state == 'granted'
+  end
+  local at = record.connection == 'ws' and redis.call('ZSCORE', ONLINE, record.session_id)
+  return at and tonumber(at) > now
 end
 
 local function is_new_version(changed)
@@ -106,9 +137,12 @@ local function save_record(session_id, changed)
   local record = records[session_id]
   if is_new_version(changed) then
     set(record, 'version', next_number('version'))
-    mark_dirty(session_id)
+    if record.status == 'active' and is_seen(record) then
+      set(record, 'last_seen', wall)
+    end
+    mark_dirty(record)
   elseif changed.last_seen then
-    mark_dirty(session_id)
+    mark_dirty(record)
   end
   local written, removed = {}, {}
   for field in pairs(changed) do
