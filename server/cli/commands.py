@@ -1,4 +1,7 @@
-"""All commands of `presence`: what each takes; the work is done elsewhere."""
+"""All commands of `presence`: what each takes; the work is done elsewhere.
+
+Each loads what it needs when it runs: an operator who asks how full it is does not wait for the whole server.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,7 @@ from typing import Annotated
 
 import typer
 
-from server.cli.dev import develop
-from server.cli.doctor import examine
-from server.cli.forget import forget_user
 from server.cli.help import settings_help
-from server.cli.migrate import bring_up_to_date
-from server.cli.plan import Asked, plan_places
-from server.cli.remote import Remote, session_path, show, show_sessions
-from server.cli.serve import serve as serve_until_stopped
-from server.cli.stats import show_stats
-from server.cli.top.screen import watch
 from server.domain.pool import Mode
 from server.domain.session import Status
 
@@ -40,12 +34,16 @@ SessionId = Annotated[str, typer.Argument(help="The session's id.")]
 @app.command()
 def dev(port: Port = None) -> None:
     """Run everything on this machine, with a Redis and a Postgres of its own. For development."""
+    from server.cli.dev import develop
+
     develop(port)
 
 
 @app.command(epilog=settings_help())
 def serve(port: Port = None, fd: Annotated[int | None, typer.Option(hidden=True)] = None) -> None:
     """Run the server. Needs REDIS_URL, PRESENCE_SECRET and PRESENCE_API_KEY."""
+    from server.cli.serve import serve as serve_until_stopped
+
     serve_until_stopped(port, fd)
 
 
@@ -59,18 +57,24 @@ def migrate(
     ] = False,
 ) -> None:
     """Bring the database of DATABASE_URL up to date. Running it again changes nothing."""
+    from server.cli.migrate import bring_up_to_date
+
     bring_up_to_date(print_only=print_only, dry_run=dry_run)
 
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Check settings, Redis, Postgres and (PRESENCE_URL or PRESENCE_PUBLIC_URL) a running server. Changes nothing."""
+    from server.cli.doctor import examine
+
     examine(as_json=as_json)
 
 
 @app.command()
 def capacity(pool: Pool = "main", as_json: AsJson = False) -> None:
     """Show how full a pool is."""
+    from server.cli.remote import Remote, show
+
     reply = Remote.from_environment(pool).call("GET", "/v1/capacity")
     show(reply, as_json=as_json, names=CAPACITY_FIELDS)
 
@@ -84,6 +88,8 @@ def sessions(
     as_json: AsJson = False,
 ) -> None:
     """List sessions, newest first."""
+    from server.cli.remote import Remote, show_sessions
+
     query = {"limit": str(limit), "status": status, "cursor": cursor}
     given = {name: value for name, value in query.items() if value is not None}
     show_sessions(Remote.from_environment(pool).call("GET", "/v1/sessions", query=given), as_json=as_json)
@@ -96,6 +102,8 @@ def limit(
     as_json: AsJson = False,
 ) -> None:
     """Set how many interviews may run at once. A lower limit throws nobody out."""
+    from server.cli.remote import Remote, show
+
     reply = Remote.from_environment(pool).configure({"limit": places})
     show(reply, as_json=as_json, names=POOL_FIELDS)
 
@@ -107,6 +115,8 @@ def mode(
     as_json: AsJson = False,
 ) -> None:
     """Open a pool, pause it (the line grows, nobody enters), or close it (no line)."""
+    from server.cli.remote import Remote, show
+
     reply = Remote.from_environment(pool).configure({"mode": new.value})
     show(reply, as_json=as_json, names=POOL_FIELDS)
 
@@ -114,6 +124,8 @@ def mode(
 @app.command()
 def kick(session_id: SessionId, pool: Pool = "main", as_json: AsJson = False) -> None:
     """End a session now: its place is freed, its page is closed."""
+    from server.cli.remote import Remote, session_path, show
+
     reply = Remote.from_environment(pool).call("DELETE", session_path(session_id))
     show(
         {"session_id": session_id, "ended": "kicked", **reply}, as_json=as_json, names=("session_id", "ended")
@@ -127,6 +139,8 @@ def cleanup(
     as_json: AsJson = False,
 ) -> None:
     """End sessions that nobody has seen for some hours, as abandoned."""
+    from server.cli.remote import Remote, show
+
     reply = Remote.from_environment(pool).call("POST", "/v1/cleanup", body={"hours": hours})
     show(reply, as_json=as_json)
 
@@ -134,6 +148,8 @@ def cleanup(
 @app.command()
 def token(session_id: SessionId, pool: Pool = "main", as_json: AsJson = False) -> None:
     """Print a new token for a session."""
+    from server.cli.remote import Remote, session_path, show
+
     reply = Remote.from_environment(pool).call("POST", session_path(session_id, "/token"))
     if as_json:
         show(reply, as_json=True)
@@ -162,6 +178,8 @@ def plan(  # noqa: PLR0917 - each is an option by its name
     as_json: AsJson = False,
 ) -> None:
     """Tell how many places are needed: from the history, through PRESENCE_URL or else straight from DATABASE_URL."""
+    from server.cli.plan import Asked, plan_places
+
     asked = Asked(pool, days, limits, target_wait, percent, arrivals_per_hour, mean_minutes)
     plan_places(asked, picture=svg, as_json=as_json)
 
@@ -173,6 +191,8 @@ def stats(
     as_json: AsJson = False,
 ) -> None:
     """Tell who came, for how long, how long they waited, and when it was fullest."""
+    from server.cli.stats import show_stats
+
     show_stats(pool, days, as_json=as_json)
 
 
@@ -182,6 +202,8 @@ def top(
     once: Annotated[bool, typer.Option("--once", help="Show it once and end.")] = False,
 ) -> None:
     """Watch a pool live: who is in, who waits, what happens. q quits."""
+    from server.cli.top.screen import watch
+
     watch(pool, once=once)
 
 
@@ -191,4 +213,6 @@ def forget(
     as_json: AsJson = False,
 ) -> None:
     """Erase a person from all pools and from the history. Running sessions end."""
+    from server.cli.forget import forget_user
+
     forget_user(user_id, as_json=as_json)

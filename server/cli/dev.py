@@ -10,7 +10,6 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -20,13 +19,12 @@ from server import logs
 from server.cli.errors import MISUSED, CommandError
 from server.cli.listening import DEFAULT_PORT, LOOPBACK, Place, choose, listen_near, url_of
 from server.cli.migrate import apply
+from server.cli.running import FOLDER, NOTE, running_in
 from server.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedRedis
 from server.embedded.postgres import psql_binary
 from server.serve import run
 from server.settings import DEV_API_KEY, DEV_SECRET, Settings, SettingsError
 
-FOLDER = Path(".presence")
-NOTE = "running.json"
 LOOPBACK_ORIGINS = (
     "http://localhost:*",
     "http://127.0.0.1:*",
@@ -35,14 +33,6 @@ LOOPBACK_ORIGINS = (
     "https://127.0.0.1:*",
 )
 OVERRULED = ("REDIS_URL", "DATABASE_URL", "PRESENCE_SECRET", "PRESENCE_API_KEY", "PRESENCE_HOST")
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A development server that runs on a data folder."""
-
-    pid: int
-    url: str
 
 
 class Interrupt:
@@ -125,20 +115,6 @@ def _alone(folder: Path) -> Iterator[Path]:
             raise CommandError(_who_runs(folder)) from None
         yield note
         note.write_text("", encoding="utf-8")
-
-
-def running_in(folder: Path = FOLDER) -> Running | None:
-    """The development server that runs on this folder; None if none does."""
-    try:
-        with (folder / NOTE).open(encoding="utf-8") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                told = json.loads(handle.read())
-                return Running(told["pid"], told["url"])
-    except (OSError, ValueError):
-        return None
-    return None
 
 
 def _who_runs(folder: Path) -> str:

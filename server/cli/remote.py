@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from server.cli.dev import running_in
 from server.cli.errors import MISUSED, CommandError
+from server.cli.running import running_in
 from server.settings import DEV_API_KEY, HEADER_SAFE, NOT_HEADER_SAFE
 
 DEFAULT_URL = "http://127.0.0.1:8000"
