@@ -104,8 +104,8 @@ class DirtySessions(Protocol):
     async def take(self, pool: str, limit: int, skip: int = 0) -> Taken:
         """Up to `limit` dirty sessions with their state, the longest dirty first. None: all are clean.
 
-        They stay dirty until acked; `skip` passes over those that are dirty longest. The `last_seen` of who is present
-        or in permit grace is brought up to date.
+        They stay dirty until acked; `skip` passes over those that are dirty longest. Their `last_seen` is that of their
+        last change.
         """
 
     async def ack(self, pool: str, taken: Taken, written: Written = ALL_WRITTEN) -> None:

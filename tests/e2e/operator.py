@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from server.domain.sign_in import SignIns
 from server.http.auth import COOKIE
 from tests import witness
 from tests.conftest import TEST_API_KEY, TEST_SECRET
-from tests.e2e.chromium import Tab, connected_to, shared_chromium
+from tests.e2e.chromium import Tab
 from tests.node_api import NodeApi
 from tests.prerequisites import all_required
 from tests.visitor import Visitor
@@ -28,20 +28,6 @@ AXE = CLIENT_JS / "node_modules" / "axe-core" / "axe.min.js"
 STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 PATIENCE_S = 10.0
 LOOK_EVERY_S = 0.02
-
-
-@pytest.fixture(scope="module")
-def profile() -> Iterator[Path]:
-    """A browser for the tests of a module."""
-    with shared_chromium() as started:
-        yield started
-
-
-@pytest.fixture
-async def browser(profile: Path) -> AsyncIterator[Browser]:
-    """The module's browser, in this test's loop."""
-    async with connected_to(profile) as connected:
-        yield connected
 
 
 @dataclass(frozen=True, slots=True)

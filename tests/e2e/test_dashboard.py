@@ -14,9 +14,7 @@ from server.embedded import EmbeddedRedis
 from tests import witness
 from tests.conftest import TEST_API_KEY, Serve, SpawnServer
 from tests.e2e.chromium import Tab
-from tests.e2e.operator import browser as browser  # noqa: PLC0414 - the fixtures of both modules
 from tests.e2e.operator import operator, record, study, until_ended
-from tests.e2e.operator import profile as profile  # noqa: PLC0414
 from tests.node_api import NodeApi
 
 pytestmark = pytest.mark.browser

@@ -11,9 +11,7 @@ from playwright.async_api import Browser
 from tests import witness
 from tests.conftest import TEST_API_KEY, Serve
 from tests.e2e.chromium import Tab
-from tests.e2e.operator import browser as browser  # noqa: PLC0414 - the fixtures of both modules
 from tests.e2e.operator import operator, sign_in, study, until_ended, violations
-from tests.e2e.operator import profile as profile  # noqa: PLC0414
 
 pytestmark = pytest.mark.browser
 

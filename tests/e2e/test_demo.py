@@ -1,7 +1,6 @@
 """The demo in a real browser: what a visitor does with four tabs."""
 
 import time
-from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -10,7 +9,7 @@ from playwright.async_api import Browser
 from server.cli.listening import LOOPBACK, listen
 from server.serve import serving
 from tests.conftest import MakeSettings, Serve
-from tests.e2e.chromium import Tab, chromium
+from tests.e2e.chromium import Tab
 
 pytestmark = pytest.mark.browser
 
@@ -39,12 +38,6 @@ COMPLETE = """
   return now;
 }
 """
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as started:
-        yield started
 
 
 async def join(browser: Browser, url: str, name: str, language: str = "en") -> Tab:

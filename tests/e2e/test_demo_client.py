@@ -1,14 +1,12 @@
 """The browser client in a real browser and against the real server: what fakes can't show."""
 
-from collections.abc import AsyncIterator
-
 import httpx
 import pytest
 from playwright.async_api import Browser
 
 from tests.browser import Network
 from tests.conftest import TEST_API_KEY, Serve, ServedNode
-from tests.e2e.chromium import Tab, chromium
+from tests.e2e.chromium import Tab
 
 pytestmark = pytest.mark.browser
 
@@ -30,12 +28,6 @@ EMBED = """
 }
 """
 IS_ONLINE = "presence.state === 'online'"
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as started:
-        yield started
 
 
 async def api(server: ServedNode, method: str, path: str, **options: object) -> dict[str, object]:

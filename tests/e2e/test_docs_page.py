@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 import httpx
@@ -11,16 +10,10 @@ from playwright.async_api import Browser
 
 from server.http.api import OPERATIONS
 from tests.conftest import TEST_API_KEY, Serve
-from tests.e2e.chromium import Tab, chromium
+from tests.e2e.chromium import Tab
 
 OPENED = "document.querySelectorAll('.opblock').length"
 WIDER_THAN_THE_SCREEN = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as started:
-        yield started
 
 
 async def shown(browser: Browser, url: str) -> tuple[Tab, list[str]]:

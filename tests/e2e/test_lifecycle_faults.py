@@ -18,7 +18,7 @@ from playwright.async_api import Browser, Page
 
 from tests import witness
 from tests.conftest import SpawnedServer, SpawnServer
-from tests.e2e.chromium import Tab, chromium
+from tests.e2e.chromium import Tab
 from tests.e2e.proxies import SWALLOW, Front
 from tests.node_api import Json, NodeApi
 from tests.visitor import Visitor
@@ -203,12 +203,11 @@ SetUp = Callable[..., Awaitable[Stage]]
 
 
 @pytest.fixture
-async def set_up(spawn_server: SpawnServer, redis_url: str) -> AsyncIterator[SetUp]:
+async def set_up(spawn_server: SpawnServer, redis_url: str, browser: Browser) -> AsyncIterator[SetUp]:
     """Start so many nodes with these settings, a front before them, and a browser."""
     async with AsyncExitStack() as stack:
 
         async def start(*, nodes: int = 1, **environment: str) -> Stage:
-            browser = await stack.enter_async_context(chromium())
             redis = await stack.enter_async_context(witness.client(redis_url))
             stage = Stage(browser, redis, stack)
             await stage.set_up([spawn_server(PRESENCE_OFFER_S="0", **environment) for _ in range(nodes)])
