@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# Compile each file once, and not in each of the hundreds of processes that the tests start, whatever is set outside.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: run example test soak check bench format clean
 
 $(READY): pyproject.toml presence_tracker/pyproject.toml constraints.txt
@@ -19,7 +22,7 @@ example: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m tests.prerequisites
-	$(BIN)/python -m pytest -m 'not soak' -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m 'not soak' -n 4 --dist loadfile --no-loadscope-reorder
 
 soak: $(READY)
 	$(BIN)/python -m pytest -m soak --timeout 1800

@@ -36,6 +36,7 @@ RUN_MARK = "INTERVIEW_PRESENCE_TEST_RUN"
 CHILDREN_PATIENCE_S = 5.0
 READY_S, STOP_S, POLL_S = 30.0, 30.0, 0.02
 TEMPLATE = "migrated"
+LAST_BROWSER_AT = 0.7
 OUR_SETTINGS = ("PRESENCE_", "REDIS_URL", "DATABASE_URL", "WEB_CONCURRENCY", "PORT")
 Found = TypeVar("Found")
 MakeSettings = Callable[..., Settings]
@@ -50,8 +51,17 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The long ones first: a browser test that comes last leaves all other workers idle."""
-    items.sort(key=lambda item: "e2e" not in item.path.parts)
+    """Browsers wait for half of their time: spread them among those tests that only calculate.
+
+    They begin early, since they are long: one that comes last leaves all other workers idle.
+    """
+    files = list(dict.fromkeys(item.path for item in items))
+    browsing = [path for path in reversed(files) if "e2e" in path.parts]
+    others = [path for path in files if "e2e" not in path.parts]
+    every = LAST_BROWSER_AT * len(others) / max(1, len(browsing))
+    place = {path: float(at) for at, path in enumerate(others)}
+    place |= {path: at * every - 0.5 for at, path in enumerate(browsing)}
+    items.sort(key=lambda item: place[item.path])
 
 
 @pytest.hookimpl(trylast=True)

@@ -289,7 +289,9 @@ class TestABlockedWebSocket:
         assert await witness.holders(stage.redis) == set()
         assert anna.thrown == []
 
-    @pytest.mark.parametrize("refusal", [400, 403, 502, SWALLOW])
+    @pytest.mark.parametrize(
+        "refusal", [502, SWALLOW, *(pytest.param(status, marks=pytest.mark.soak) for status in (400, 403))]
+    )
     async def test_behind_a_proxy_that_lets_none_through_it_goes_over_http_and_back_once_it_does(
         self, set_up: SetUp, refusal: int
     ) -> None:
