@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 from persistence.lines import session_id_of
 from persistence.port import DirtySessions, Taken, Written
 
 BATCH = 2000
-# While Postgres writes one batch, the other is taken, encoded or confirmed. Memory holds so many and no more.
+# While Postgres writes one batch, the other is taken or confirmed. Memory holds so many and no more.
 BATCHES_AT_ONCE = 2
 
 Write = Callable[[Sequence[str]], Awaitable[Written]]
+
+
+class _Batch(NamedTuple):
+    """Rows in a worker's hand, by their sessions. `passed_over`: what was taken with them and is not to be written."""
+
+    taken: Taken
+    lines: dict[str, str]
+    passed_over: set[str]
 
 
 async def side_by_side(work: Callable[[], Awaitable[None]]) -> None:
@@ -41,7 +50,7 @@ class Drain:
         self._batch = batch
         self._rest = most
         self._left_out: set[str] = set()
-        self._in_hand = 0
+        self._in_hand: set[str] = set()
         self._source_in_use = asyncio.Lock()
         self._has_more = True
 
@@ -53,31 +62,32 @@ class Drain:
             await side_by_side(self._work)
 
     async def _work(self) -> None:
-        while (taken := await self._take()).lines:
+        while (batch := await self._take()).lines:
             self._has_more = True
-            await self._finish(taken)
+            await self._finish(batch)
 
-    async def _take(self) -> Taken:
+    async def _take(self) -> _Batch:
         """The next rows that are in nobody's hand; none when it is enough for this time."""
         async with self._source_in_use:
             if self._rest <= 0:
-                return Taken(())
-            # What is in hand was dirty for longest, so it is in front, and nothing of it is confirmed meanwhile. One
-            # that has changed may come again: it is written and confirmed twice.
-            most = self._batch + len(self._left_out)
-            taken = await self._source.take(self._pool, most, self._in_hand)
-            if self._left_out:
-                lines = [line for line in taken.lines if session_id_of(line) not in self._left_out]
-                taken = taken._replace(lines=lines)
-            self._in_hand += len(taken.lines)
-            self._rest -= len(taken.lines)
-            return taken
+                return _Batch(Taken(()), {}, set())
+            # What is in hand was dirty for longest, so it is in front, and nothing of it is confirmed meanwhile.
+            known = self._in_hand | self._left_out
+            taken = await self._source.take(self._pool, self._batch + len(self._left_out), len(self._in_hand))
+            lines = {session_id_of(line): line for line in taken.lines}
+            passed_over = known & lines.keys()
+            for session_id in passed_over:
+                del lines[session_id]
+            self._in_hand |= lines.keys()
+            self._rest -= len(lines)
+            return _Batch(taken, lines, passed_over)
 
-    async def _finish(self, taken: Taken) -> None:
+    async def _finish(self, batch: _Batch) -> None:
         """Write the rows and confirm them."""
-        written = await self._write(taken.lines)
+        written = await self._write(list(batch.lines.values()))
         # Were others taken at the same moment, some would move up and be passed over, and others be read twice.
         async with self._source_in_use:
             self._left_out.update(written.left_out)
-            await self._source.ack(self._pool, taken, written._replace(left_out=self._left_out))
-            self._in_hand -= len(taken.lines)
+            left_out = {*written.left_out, *batch.passed_over}
+            await self._source.ack(self._pool, batch.taken, written._replace(left_out=left_out))
+            self._in_hand -= batch.lines.keys()

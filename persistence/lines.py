@@ -35,7 +35,11 @@ def session_id_of(line: str) -> str:
 
 
 def read_line(written: bytes) -> str:
-    """A line as the live state has it. One that somebody spoilt by hand becomes one that Postgres refuses alone."""
+    """A line as the live state has it.
+
+    One with too many values, since somebody wrote a separator into a record by hand, becomes one that Postgres refuses
+    alone.
+    """
     line = str(written, "utf-8", "replace")
     if line.count(SEPARATOR) == _WIDTH - 1:
         return line

@@ -102,7 +102,7 @@ class DirtySessions(Protocol):
         """Confirm what was touched after commit. `missed` become dirty: their rows are to be written whole."""
 
     async def take(self, pool: str, limit: int, skip: int = 0) -> Taken:
-        """Up to `limit` dirty sessions with their state, the longest dirty first. None: all are clean.
+        """Up to `limit` dirty sessions with their state, the longest dirty first. No lines: all are clean.
 
         They stay dirty until acked; `skip` passes over those that are dirty longest. Their `last_seen` is that of their
         last change.

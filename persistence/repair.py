@@ -6,9 +6,9 @@ import json
 import re
 from collections.abc import Iterator
 
+from persistence.lines import REPLACEMENT
 from persistence.rows import PresenceRow
 
-REPLACEMENT = "\ufffd"
 # An escaped NUL in JSON, but not the six characters after an escaped backslash.
 _ESCAPED_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 

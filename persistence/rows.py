@@ -9,8 +9,7 @@ from typing import NamedTuple
 class PresenceRow(NamedTuple):
     """One row of `presence`: the state of a session at `version`.
 
-    `metadata` is JSON text. Times end in `_ms` here and are `timestamptz` in SQL. A tuple, since the flush makes
-    fifty thousand of them a second and turns them into columns.
+    `metadata` is JSON text. Times end in `_ms` here and are `timestamptz` in SQL.
     """
 
     session_id: str

@@ -93,7 +93,8 @@ class _Sifting:
 
     async def write(self, lines: Sequence[str]) -> Written:
         well, ill = self._troubled.apart(lines)
-        await self._halve(well)
+        if well:
+            await self._halve(well)
         if len(well) > 1 and len(self._aside) == len(well):
             self._judge(self._aside[-1][1])
         self._is_known_as_ill = True

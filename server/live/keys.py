@@ -71,8 +71,8 @@ class PoolKeys:
 
     @property
     def rows(self) -> str:
-        """HASH: the row of each dirty session, as a line (`persistence.lines`)."""
-        return self.prefix + "rows"
+        """HASH: the row of each dirty session behind its score in `dirty`, as a line (`persistence.lines`)."""
+        return self.prefix + "rows:1"
 
     @property
     def lease(self) -> str:

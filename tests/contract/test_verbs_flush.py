@@ -62,7 +62,7 @@ async def test_a_change_is_taken_with_its_state_until_it_is_acked(
     await dirty.ack(POOL, taken)
     assert ids(await dirty.take(POOL, 10)) == []
     assert (await dirty.backlog(POOL)).sessions == 0
-    assert await bench.redis.exists("presence:{main}:rows") == 0
+    assert await bench.redis.exists("presence:{main}:rows:1") == 0
 
 
 async def test_a_session_changed_in_between_stays_dirty(bench: Bench, dirty: StoreDirtySessions) -> None:
@@ -121,21 +121,51 @@ async def test_what_was_left_out_stays_dirty(bench: Bench, dirty: StoreDirtySess
     assert ids(await dirty.take(POOL, 10)) == ["s-b"]
 
 
-async def test_a_row_that_somebody_removed_is_made_anew(bench: Bench, dirty: StoreDirtySessions) -> None:
+@pytest.mark.parametrize("written", [b"", b"garbage", b"s-a\x1fgarbage"])
+async def test_a_row_that_somebody_removed_or_spoilt_is_made_anew(
+    bench: Bench, dirty: StoreDirtySessions, written: bytes
+) -> None:
     await bench.open("a")
     (row,) = rows(await dirty.take(POOL, 10))
-    await bench.redis.delete("presence:{main}:rows")
-    assert rows(await dirty.take(POOL, 10)) == [row]
-    await dirty.ack(POOL, await dirty.take(POOL, 10))
+    await bench.redis.hset("presence:{main}:rows:1", "s-a", written)
+    if not written:
+        await bench.redis.delete("presence:{main}:rows:1")
+    taken = await dirty.take(POOL, 10)
+    assert rows(taken) == [row]
+    await dirty.ack(POOL, taken)
     assert ids(await dirty.take(POOL, 10)) == []
 
 
-async def test_a_row_that_somebody_spoilt_stays_apart_from_the_others(
+async def test_a_row_that_a_node_of_another_version_left_behind_is_made_anew(
     bench: Bench, dirty: StoreDirtySessions
 ) -> None:
+    """It marks its change, and keeps its row elsewhere."""
+    await bench.open("a")
+    await bench.redis.hset("presence:{main}:session:s-a", "current_page", "another")
+    await bench.redis.zincrby("presence:{main}:dirty", 1 / 1024, "s-a")
+    (row,) = rows(await dirty.take(POOL, 10))
+    assert row.current_page == "another"
+
+
+async def test_no_row_is_kept_across_a_time_without_history(
+    bench: Bench, dirty: StoreDirtySessions, each_redis_url: str
+) -> None:
+    await bench.open("a")
+    without = await make_bench(each_redis_url, history=False)
+    await without.claim("a")
+    await without.redis.aclose()
+    (row,) = rows(await dirty.take(POOL, 10))
+    assert row.is_in_interview
+
+
+async def test_a_record_with_a_separator_in_it_stays_apart_from_the_others(
+    bench: Bench, dirty: StoreDirtySessions
+) -> None:
+    """Only by hand can one be written."""
     await bench.open("a")
     await bench.open("b")
-    await bench.redis.hset("presence:{main}:rows", "s-a", b"s-a\x1fspoilt \xff")
+    await bench.redis.hset("presence:{main}:session:s-a", "current_page", b"spoilt\x1f\xff")
+    await bench.redis.delete("presence:{main}:rows:1")
     spoilt, well = rows(await dirty.take(POOL, 10))
     assert line_of(spoilt) == "s-a" + 15 * "\x1f\x1e"
     assert well.user_id == "b"
@@ -317,6 +347,21 @@ async def test_a_dirty_session_is_left_to_be_written_whole_as_it_was_seen_at_its
     assert (row.session_id, row.last_seen_ms) == ("s-a", START_MS + 5000)
     await clean(bench, dirty)
     assert "s-a" in (await dirty.touch(POOL, 100)).session_ids
+
+
+async def test_who_could_not_be_written_for_long_is_seen_again(
+    bench: Bench, dirty: StoreDirtySessions
+) -> None:
+    """While Postgres is away, who changed and stays must not look in the table as if they had left."""
+    a = await bench.connect("a")
+    await bench.connect("gone")
+    for _ in range(3):
+        await bench.pass_time(10, renewing=[a])
+    assert (await dirty.touch(POOL, 100)).session_ids == ()
+    seen = {row.session_id: row.last_seen_ms - START_MS for row in rows(await dirty.take(POOL, 10))}
+    assert seen == {"s-a": 30_000, "s-gone": 0}
+    await clean(bench, dirty)
+    assert (await dirty.backlog(POOL)).sessions == 0
 
 
 async def test_a_touch_finds_nobody_where_the_only_session_has_ended(

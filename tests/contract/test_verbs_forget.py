@@ -166,7 +166,7 @@ async def test_nothing_of_the_person_is_left_to_be_flushed(bench: Bench) -> None
     await bench.store.forget(POOL, PERSON)
     taken = await StoreDirtySessions(bench.store).take(POOL, 10)
     assert [session_id_of(line) for line in taken.lines] == ["bens"]
-    assert await bench.redis.hkeys("presence:{main}:rows") == [b"bens"]
+    assert await bench.redis.hkeys("presence:{main}:rows:1") == [b"bens"]
 
 
 async def test_without_a_history_the_person_is_forgotten_all_the_same(bench: Bench) -> None:

@@ -70,6 +70,10 @@ end
 local is_known = open_pool()
 if is_known then
   begin_freeing()
+  -- Without history no rows are kept, and those that are there fall behind.
+  if config.history ~= request.node.history then
+    redis.call('DEL', ROWS)
+  end
   write(request.node)
 else
   config = {}

@@ -12,19 +12,19 @@ begin_freeing()
 local from, count = tonumber(ARGV[1]), tonumber(ARGV[2])
 local session_ids, marks, rows, gone = {}, {}, {}, {}
 
--- The rows that stand ready, or false.
-local function rows_of(members)
-  return #members > 0 and redis.call('HMGET', ROWS, unpack(members)) or {}
+-- What stands behind the mark of the present state; nil if it is that of another.
+local function behind_mark(row, mark)
+  local at = #mark + 1
+  return row and string.sub(row, 1, at) == mark .. SEPARATOR and string.sub(row, at + 1) or nil
 end
 
--- A dirty session has a row, unless somebody removed it by hand.
-local function made_anew(session_id)
+-- A row that was left to be made now, or that a node of another version or somebody by hand did not keep.
+local function made_anew(session_id, mark)
   local record = session(session_id)
-  if not record then
-    return false
+  if record then
+    keep_row(record, mark)
+    return behind_mark(redis.call('HGET', ROWS, session_id), mark)
   end
-  mark_dirty(record)
-  return redis.call('HGET', ROWS, session_id)
 end
 
 local members, scores = {}, {}
@@ -32,8 +32,8 @@ for i, value in ipairs(redis.call('ZRANGE', DIRTY, from, from + count - 1, 'WITH
   local list = i % 2 == 1 and members or scores
   list[#list + 1] = value
 end
-for i, row in ipairs(rows_of(members)) do
-  row = row or made_anew(members[i])
+for i, kept in ipairs(#members > 0 and redis.call('HMGET', ROWS, unpack(members)) or {}) do
+  local row = behind_mark(kept, scores[i]) or made_anew(members[i], scores[i])
   if row then
     local number = #rows + 1
     session_ids[number], marks[number], rows[number] = members[i], scores[i], row

@@ -20,9 +20,7 @@ local last_seen = integer(wall)
 if from < 0 then
   from = redis.call('ZCARD', SESSIONS) - 1
   for _, left in ipairs(redis.call('HVALS', TOUCHED)) do
-    for _, session_id in ipairs(cmsgpack.unpack(left)[1]) do
-      with_record(session_id, mark_dirty)
-    end
+    make_dirty(cmsgpack.unpack(left)[1])
   end
   redis.call('DEL', TOUCHED)
 end
@@ -32,11 +30,22 @@ local function scores(key, members)
   return #members > 0 and redis.call('EXISTS', key) == 1 and redis.call('ZMSCORE', key, unpack(members)) or {}
 end
 
+-- Who is dirty is written whole, and was seen at that change. One that could not be written for long is seen again.
+local LONG_MS = 20000
+
+local function see_again(record)
+  if record.status == 'active' and is_seen(record) then
+    set(record, 'last_seen', wall)
+  end
+end
+
 local function those_clean(members)
   local clean, marks = {}, scores(DIRTY, members)
   for i, session_id in ipairs(members) do
     if not marks[i] then
       clean[#clean + 1] = session_id
+    elseif wall - marks[i] > LONG_MS then
+      with_record(session_id, see_again)
     end
   end
   return clean
@@ -59,7 +68,6 @@ local function touch(members)
   end
 end
 
--- Who is dirty is written whole, and was seen at that change.
 local members = those_clean(from >= 0 and redis.call('ZRANGE', SESSIONS, math.max(0, from - count + 1), from) or {})
 touch(members)
 local packed = cmsgpack.pack({ to_write, versions })

@@ -9,8 +9,8 @@ end
 begin_freeing()
 
 local parts, missed = unpack(cmsgpack.unpack(ARGV[1]))
-for _, session_id in ipairs(missed) do
-  with_record(session_id, mark_dirty)
+if #missed > 0 then
+  make_dirty(missed)
 end
 -- Behind it: were this to fail half-way, the parts would still be known.
 for _, part in ipairs(parts) do

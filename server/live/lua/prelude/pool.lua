@@ -7,7 +7,7 @@
 
 local CONFIG, ONLINE, OFFLINE, INTERVIEWS, OFFERS, GRACE, LINE, READY, ABSENT, SESSIONS, ENDED, DIRTY, LENGTHS, EVENTS, TALLIES = unpack(KEYS)
 local PREFIX = string.sub(CONFIG, 1, -7)
-local ROWS, TOUCHED = PREFIX .. 'rows', PREFIX .. 'touched'
+local ROWS, TOUCHED = PREFIX .. 'rows:1', PREFIX .. 'touched'
 local POOL = string.match(CONFIG, '{(.*)}')
 local EVENTS_KEPT = 10000
 local NEVER = math.huge

@@ -1,12 +1,13 @@
 -- prelude/records.lua: the records of sessions. They are read once per script, changed in memory, written by `save`.
 
--- The row that Postgres gets of a session, in the order of PresenceRow; as a line, see persistence/lines.py.
+-- The row that Postgres gets of a session, in the order of PresenceRow; as a line, see persistence/lines.py. Who changes it
+-- raises the number in the name of ROWS (prelude/pool.lua): nodes of two versions read no lines of each other.
 local SEPARATOR, NULL = '\31', '\30'
 local ROW = {
   'session_id', 'user_id', 'pool', 'status', 'version', 'started_at', 'last_seen', 'is_in_interview', 'language_code',
   'current_page', 'completed_at', 'interview_started_at', 'interview_ended_at', 'waited_s', 'end_reason', 'metadata',
 }
--- A change of one of these is a new version of it. The others have no value of their own, or follow from a change.
+-- A change of one of these is a new version of it.
 local COLUMNS = {}
 for _, name in ipairs(ROW) do
   COLUMNS[name] = name ~= 'session_id' and name ~= 'pool' and name ~= 'version' and name ~= 'last_seen'
@@ -90,23 +91,40 @@ local function new_session(session_id, user_id, started_at)
   return record
 end
 
--- The session is to be written. Its row is made now, and not by the flush, which would hold Redis for as long as it reads
--- thousands of records. One that is dirty already is so for longer; by a hair its score rises all the same, so that who
--- took it before this change does not confirm it (flush_ack.lua).
+-- A dirty session's score in DIRTY is since when it is dirty; each further change raises it by a hair. So a score is the
+-- mark of one state: who took another one does not confirm this (flush_ack.lua).
 local A_HAIR = 1 / 1024
 
+-- The row stands ready behind the mark of its state. One whose mark is not the present one is made anew (flush_take.lua).
+local function keep_row(record, mark)
+  local values = { mark }
+  for i, name in ipairs(ROW) do
+    values[i + 1] = record[name] or NULL
+  end
+  redis.call('HSET', ROWS, record.session_id, table.concat(values, SEPARATOR))
+end
+
+-- The session has changed, and is to be written. Its row is made now, and not by the flush, which would hold Redis for as
+-- long as it reads thousands of records.
 local function mark_dirty(record)
   if config.history ~= 1 then
     return
   end
-  local session_id, values = record.session_id, {}
-  for i, name in ipairs(ROW) do
-    values[i] = record[name] or NULL
+  local mark = integer(wall)
+  if redis.call('ZADD', DIRTY, 'NX', mark, record.session_id) == 0 then
+    mark = redis.call('ZINCRBY', DIRTY, A_HAIR, record.session_id)
   end
-  redis.call('HSET', ROWS, session_id, table.concat(values, SEPARATOR))
-  if redis.call('ZADD', DIRTY, 'NX', wall, session_id) == 0 then
-    redis.call('ZINCRBY', DIRTY, A_HAIR, session_id)
+  keep_row(record, mark)
+end
+
+-- The same for many, whose rows are left to be made when they are taken.
+local function make_dirty(session_ids)
+  local members = {}
+  for i, mark in ipairs(redis.call('ZMSCORE', DIRTY, unpack(session_ids))) do
+    members[2 * i - 1] = mark and mark + A_HAIR or wall
+    members[2 * i] = session_ids[i]
   end
+  redis.call('ZADD', DIRTY, unpack(members))
 end
 
 local function make_clean(session_ids)
