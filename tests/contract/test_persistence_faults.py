@@ -18,9 +18,10 @@ from persistence.migrations import migrate
 from persistence.port import Written
 from persistence.repository import Repository
 from persistence.rows import PresenceRow
+from persistence.sieve import Sieve
 from server.embedded import EmbeddedPostgres
 from tests import ledger
-from tests.contract.persistence_model import LiveModel, ended, row
+from tests.contract.persistence_model import LiveModel, ended, lines, row
 from tests.postgres_faults import break_off, frozen, read_only, troubled, wire_to
 
 WITHIN_S = 1.5
@@ -218,26 +219,16 @@ async def test_a_trigger_that_takes_nothing_is_told_from_bad_rows_even_one_row_a
     await assert_truth(url, live)
 
 
-async def test_rows_that_were_bad_before_do_not_hide_that_a_trigger_takes_nothing(
-    url: str, live: LiveModel
-) -> None:
-    def change(status_of_some: str) -> None:
-        for number in range(40):
-            live.now_ms += 1
-            live.change(row(f"s{number:03d}", status=status_of_some if number % 8 == 7 else "active"))
-
-    async with flushing(url, live, batch=1) as flusher:
-        change("asleep")
-        assert await flusher.flush_once()
-        assert flusher.status.set_aside == 5
-        change("asleep")
+async def test_rows_that_were_bad_before_do_not_hide_that_a_trigger_takes_nothing(url: str) -> None:
+    (bad,) = lines([row("bad", status="asleep")])
+    async with await connect(url) as pool:
+        sieve = Sieve(Repository(pool))
+        assert (await sieve.write([bad])).left_out == ["bad"]
         async with troubled(url, refuses=True):
-            assert not await flusher.flush_once()
-            assert flusher.status.postgres == "down"
-        change("active")
-        await flushed(flusher, live)
-        assert flusher.status.set_aside == 0
-    await assert_truth(url, live)
+            with pytest.raises(asyncpg.RaiseError):
+                for line in lines(row(f"s{number}") for number in range(40)):
+                    await sieve.write([bad])
+                    await sieve.write([line])
 
 
 async def test_whoever_lost_the_lease_in_the_middle_harms_nobody(url: str, live: LiveModel) -> None:
