@@ -224,11 +224,15 @@ async def test_rows_that_were_bad_before_do_not_hide_that_a_trigger_takes_nothin
     async with await connect(url) as pool:
         sieve = Sieve(Repository(pool))
         assert (await sieve.write([bad])).left_out == ["bad"]
+
+        async def write_one_by_one() -> None:
+            for line in lines(row(f"s{number}") for number in range(40)):
+                await sieve.write([bad])
+                await sieve.write([line])
+
         async with troubled(url, refuses=True):
             with pytest.raises(asyncpg.RaiseError):
-                for line in lines(row(f"s{number}") for number in range(40)):
-                    await sieve.write([bad])
-                    await sieve.write([line])
+                await write_one_by_one()
 
 
 async def test_whoever_lost_the_lease_in_the_middle_harms_nobody(url: str, live: LiveModel) -> None:
