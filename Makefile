@@ -22,7 +22,7 @@ example: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m tests.prerequisites
-	$(BIN)/python -m pytest -m 'not soak' -n 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m 'not soak' -n 3 --dist loadfile --no-loadscope-reorder
 
 soak: $(READY)
 	$(BIN)/python -m pytest -m soak --timeout 1800

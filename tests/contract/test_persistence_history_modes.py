@@ -140,7 +140,7 @@ async def test_the_plan_is_made_through_the_pooler(swapped_url: str) -> None:
 
 
 async def test_a_server_behind_the_pooler_answers_every_route_and_forgets(
-    serve: Serve, swapped_url: str
+    swapped_url: str, serve: Serve
 ) -> None:
     node = await serve(database_url=swapped_url, flush_s=3600, retention_days=30)
     api = Api(node.url, TEST_API_KEY)

@@ -53,9 +53,9 @@ class Scale:
 
 
 SHORT = Scale(
-    people=120,
+    people=100,
     limits=(8, 24),
-    lasts_s=22,
+    lasts_s=14,
     arrive_s=3,
     interview_s=(0.2, 1.5),
     operator_s=(0.5, 2.0),
