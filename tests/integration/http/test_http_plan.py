@@ -19,7 +19,7 @@ from persistence.connect import connect
 from persistence.repository import Repository
 from persistence.rows import PresenceRow
 from server.embedded import EmbeddedPostgres
-from tests.commands import complaints, presence
+from tests.commands import complaints, presence, presence_here
 from tests.conftest import TEST_API_KEY, Serve
 from tests.contract.persistence_model import lines, row
 from tests.integration.http.api import Api, outcome
@@ -226,16 +226,16 @@ async def test_the_command_reads_the_database_itself_when_no_server_is_named(
 
 
 def test_the_command_plans_without_any_history() -> None:
-    done = presence("plan", "--arrivals-per-hour", "6", "--mean-minutes", "30", "--json")
+    done = presence_here("plan", "--arrivals-per-hour", "6", "--mean-minutes", "30", "--json")
     plan = json.loads(done.stdout)
     assert (plan["smallest"], plan["pool"], plan["load"]["erlangs"]) == (7, None, 3)
 
 
 def test_too_few_data_are_a_sentence_and_exit_code_1(database_url: str) -> None:
-    done = presence("plan", DATABASE_URL=database_url)
+    done = presence_here("plan", DATABASE_URL=database_url)
     (line,) = complaints(done, exit_code=1)
     assert line.startswith("Too few data for a plan")
-    assert json.loads(presence("plan", "--json", DATABASE_URL=database_url).stdout)["limits"] == []
+    assert json.loads(presence_here("plan", "--json", DATABASE_URL=database_url).stdout)["limits"] == []
 
 
 @pytest.mark.parametrize(
@@ -247,19 +247,19 @@ def test_too_few_data_are_a_sentence_and_exit_code_1(database_url: str) -> None:
     ],
 )
 def test_a_bad_option_is_one_sentence(arguments: tuple[str, str], named: str) -> None:
-    (line,) = complaints(presence("plan", *arguments), exit_code=2)
+    (line,) = complaints(presence_here("plan", *arguments), exit_code=2)
     assert named in line
 
 
 def test_a_database_that_is_away_is_one_sentence_without_the_password() -> None:
-    done = presence("plan", DATABASE_URL="postgresql://someone:hunter2@127.0.0.1:1/nowhere")
+    done = presence_here("plan", DATABASE_URL="postgresql://someone:hunter2@127.0.0.1:1/nowhere")
     (line,) = complaints(done, exit_code=1)
     assert line.startswith("the history can't be read from DATABASE_URL")
     assert "hunter2" not in line
 
 
 def test_a_picture_that_can_not_be_written_is_one_sentence(tmp_path: Path) -> None:
-    done = presence(
+    done = presence_here(
         *("plan", "--arrivals-per-hour", "6", "--mean-minutes", "30"),
         *("--svg", str(tmp_path / "nowhere" / "plan.svg")),
     )
