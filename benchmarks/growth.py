@@ -46,12 +46,13 @@ async def _queue_up(store: Store, crowd: Sequence[Opened]) -> None:
 
 
 async def _claim_us(ground: Ground, store: Store, claimants: Sequence[Opened]) -> float:
-    await _rounds(store, claimants, WARM_UP_ROUNDS)
+    await _rounds(store, claimants, ground.sized(WARM_UP_ROUNDS))
+    rounds = max(1, round(ROUNDS * ground.scale))
     parts = []
     for _ in range(PARTS):
         before = await ground.redis_cpu_us(store)
-        await _rounds(store, claimants, ROUNDS)
-        parts.append((await ground.redis_cpu_us(store) - before) / (ROUNDS * len(claimants)))
+        await _rounds(store, claimants, rounds)
+        parts.append((await ground.redis_cpu_us(store) - before) / (rounds * len(claimants)))
     return median(parts)
 
 
