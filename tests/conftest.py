@@ -14,6 +14,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -21,6 +22,7 @@ import asyncpg
 import httpx
 import psutil
 import pytest
+from httpx._transports import default
 from redis import Redis
 
 from server.cli.listening import LOOPBACK, listen, url_of
@@ -49,6 +51,8 @@ def pytest_configure() -> None:
     for name in [name for name in os.environ if name.startswith(OUR_SETTINGS)]:
         del os.environ[name]
     os.environ[RUN_MARK] = uuid.uuid4().hex
+    # Each client would load the certificates of all authorities, which takes 30 ms of a processor; there are thousands.
+    default.create_ssl_context = cache(default.create_ssl_context)  # type: ignore[attr-defined] # imported there
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
