@@ -135,8 +135,10 @@ async def test_a_write_that_is_under_way_is_waited_for(
     other_node = await connect_once(database_url)
     writing = other_node.transaction()
     await writing.start()
+    # The node may have written the row itself, in its first flush.
     insert = "insert into presence (session_id, user_id) values ($1, $2)"
-    await other_node.execute(insert, anna["session_id"], PERSON)
+    upsert = f"{insert} on conflict (session_id) do update set user_id = excluded.user_id"
+    await other_node.execute(upsert, anna["session_id"], PERSON)
 
     forgetting = asyncio.create_task(forget(api))
     waits = "select from pg_locks where relation = 'presence'::regclass and not granted"
