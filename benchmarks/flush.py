@@ -41,7 +41,7 @@ set current_page = excluded.current_page, last_seen = excluded.last_seen,
 # Sessions like the one there is, so many.
 MANY_MORE = """
 local fields = redis.call('HGETALL', ARGV[1] .. ARGV[2])
-local row = string.match(redis.call('HGET', KEYS[3], ARGV[2]), '\\31.*')
+local rest = string.match(redis.call('HGET', KEYS[3], ARGV[2]), '\\31[^\\31]*(\\31.*)')
 local at
 for i = 1, #fields, 2 do
   at = fields[i] == 'session_id' and i + 1 or at
@@ -50,7 +50,7 @@ for number = tonumber(ARGV[3]), tonumber(ARGV[4]) do
   fields[at] = string.format('waiting-%09d', number)
   redis.call('HSET', ARGV[1] .. fields[at], unpack(fields))
   redis.call('ZADD', KEYS[2], number, fields[at])
-  redis.call('HSET', KEYS[3], fields[at], fields[at] .. row)
+  redis.call('HSET', KEYS[3], fields[at], number .. '\\31' .. fields[at] .. rest)
 end
 """
 MORE_PER_CALL = 5000

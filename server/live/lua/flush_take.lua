@@ -22,8 +22,7 @@ end
 local function made_anew(session_id, mark)
   local record = session(session_id)
   if record then
-    keep_row(record, mark)
-    return behind_mark(redis.call('HGET', ROWS, session_id), mark)
+    return behind_mark(keep_row(record, mark), mark)
   end
 end
 

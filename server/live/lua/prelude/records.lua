@@ -101,7 +101,9 @@ local function keep_row(record, mark)
   for i, name in ipairs(ROW) do
     values[i + 1] = record[name] or NULL
   end
-  redis.call('HSET', ROWS, record.session_id, table.concat(values, SEPARATOR))
+  local row = table.concat(values, SEPARATOR)
+  redis.call('HSET', ROWS, record.session_id, row)
+  return row
 end
 
 -- The session has changed, and is to be written. Its row is made now, and not by the flush, which would hold Redis for as
